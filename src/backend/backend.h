@@ -1,0 +1,115 @@
+// What the engine asks of a device: one Executor a rank, which owns that rank's weights and runs the plan.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "graph/plan.h"
+#include "model/weights.h"
+#include "profile/profile.h"
+#include "workload/request.h"
+
+namespace qwenbench::backend {
+
+/// One rank's share of the paged KV cache of one Session. The block tables are the engine's.
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  /// The stored K (key = true) or V codes of one slot (block * block_size + offset) and one of this rank's heads, as raw
+  /// bytes [head_dim * bytes of the cache's dtype]: for tests.
+  virtual std::vector<std::byte> stored(int layer, std::int64_t slot, int local_head, bool key) const = 0;
+};
+
+struct KvCacheOptions {
+  profile::KvCacheDtype dtype = profile::KvCacheDtype::kBFloat16;
+  int num_blocks = 0;
+  int block_size = 64;
+  /// One entry a layer, of the whole model (heads are global); empty: every scale is 1. Used by FP8 only:
+  /// stored = e4m3(bf16(x) / scale), read = stored * scale.
+  std::vector<model::LayerKvScales> scales;
+};
+
+/// Bytes of one block on one rank.
+std::size_t kv_block_bytes(const model::ModelConfig& config, int ranks, profile::KvCacheDtype dtype, int block_size);
+
+/// One rank's features of one picture: merged [tokens, hidden], and as many for each DeepStack level.
+class VisualFeatures {
+ public:
+  virtual ~VisualFeatures() = default;
+};
+
+/// Sees what the cache is about to store, before rounding: K after norm and RoPE, or V.
+class KvObserver {
+ public:
+  virtual ~KvObserver() = default;
+  enum class Kind { kKey, kValue };
+  /// values [tokens, head_dim] of one head, `stride` floats from one token to the next; `head` counts over the whole
+  /// model; is_image[t] tells image pads. Called by every rank, from its own thread, for its own heads only.
+  virtual void observe(Kind kind, int layer, int head, const float* values, int tokens, std::int64_t stride,
+                       std::span<const std::uint8_t> is_image) = 0;
+};
+
+/// One forward step over tokens of several sequences; the same on every rank.
+struct StepInput {
+  struct Sequence {
+    int first_row;                         // its tokens are rows [first_row, first_row + num_rows)
+    int num_rows;
+    int kv_length;                         // tokens in the cache after this step; the rows are the last num_rows of them
+    std::span<const std::int32_t> blocks;  // its block table, enough for kv_length
+  };
+  struct VisualSpan {  // rows [first_row, first_row + num_rows) are tokens first_feature... of a picture
+    int first_row;
+    int num_rows;
+    int first_feature;
+    int picture;  // index into the features given to execute()
+  };
+  std::span<const std::int32_t> tokens;
+  std::span<const std::array<std::int32_t, 3>> positions;  // T, H, W of every token
+  std::span<const Sequence> sequences;
+  std::span<const VisualSpan> visual;
+  std::span<const std::int32_t> output_rows;
+  KvObserver* observer = nullptr;
+};
+
+/// One rank. Not thread-safe: one call at a time, from that rank's thread; where the plan has more than one rank, all
+/// ranks make the same call at the same time.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  virtual std::unique_ptr<KvCache> make_cache(const KvCacheOptions& options) = 0;
+  virtual std::shared_ptr<const VisualFeatures> encode(const workload::Image& image) = 0;
+
+  /// `pictures` are this rank's features, indexed by VisualSpan::picture. The final hidden states of output_rows stay in
+  /// the executor until the next call.
+  virtual void execute(const StepInput& step, KvCache& cache,
+                       std::span<const std::shared_ptr<const VisualFeatures>> pictures) = 0;
+
+  /// Copies them out: [output_rows, hidden].
+  virtual void read_hidden(std::span<float> out) = 0;
+
+  /// hidden [rows, hidden] -> out [rows, vocab], whole on every rank; out may be empty on ranks other than 0.
+  virtual void logits(std::span<const float> hidden, int rows, std::span<float> out) = 0;
+
+  /// Bytes of weights held by this rank, in the form they are kept.
+  virtual std::size_t weight_bytes() const = 0;
+};
+
+struct ExecutorOptions {
+  int rank = 0;
+  int threads = 1;  // CPU threads of this rank
+  std::function<void(std::size_t bytes)> on_loaded;  // progress: called as weights are loaded, maybe from several threads
+};
+
+/// The CPU backend: fp32 activations and accumulation over weights that stay in their stored form; deterministic and
+/// batch-invariant. `source` is needed only while loading.
+std::unique_ptr<Executor> make_cpu_executor(const graph::Plan& plan, const model::WeightSource& source,
+                                            std::shared_ptr<comm::Communicator> communicator,
+                                            const ExecutorOptions& options);
+
+}  // namespace qwenbench::backend

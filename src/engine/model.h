@@ -1,0 +1,42 @@
+// The weights of one model, loaded once and shared by every Session: one Executor a rank, and the threads that run them.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/weights.h"
+#include "profile/profile.h"
+
+namespace qwenbench::engine {
+
+class Model {
+ public:
+  /// Loads and shards. `on_loaded(bytes)` reports progress. Throws InputError (a bad checkpoint) or DeviceError.
+  static std::shared_ptr<Model> load(const model::WeightSource& source, const profile::EngineOptions& options,
+                                     const std::function<void(std::size_t bytes)>& on_loaded = {});
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const model::ModelConfig& config() const;
+  int ranks() const;
+  int threads() const;  // CPU threads over all ranks
+  std::size_t weight_bytes(int rank) const;
+
+  /// Runs fn(executor, rank) on every rank's own thread and waits. If one throws, the others are released (abort) and
+  /// the first error is rethrown; the model is then unusable.
+  void run(const std::function<void(backend::Executor& executor, int rank)>& fn);
+
+  /// hidden [rows, hidden_size] -> logits [rows, vocab_size], fp32.
+  std::vector<float> logits(std::span<const float> hidden, int rows);
+
+ private:
+  struct State;
+  explicit Model(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace qwenbench::engine
