@@ -59,6 +59,7 @@ struct NormSpec {
   float eps;
 };
 using NormId = int;
+inline constexpr NormId kNoNorm = -1;
 
 enum class Activation { kNone, kGeluTanh, kGeluErf };
 
@@ -66,19 +67,24 @@ enum class Activation { kNone, kGeluTanh, kGeluErf };
 
 /// out = embedding row of each token; a rank that does not hold the row writes zeros. An AllReduce follows.
 struct Embed { BufferId out; };
-/// x = sum over ranks.
-struct AllReduce { BufferId x; };
+/// x = sum over ranks (+ bias of a Linear, added once).
+struct AllReduce {
+  BufferId x;
+  bool reduce = true;      // false: x is already whole on every rank
+  LinearId bias_of = -1;   // -1: none
+};
 /// Rows of x at image pads become the picture's merged features.
 struct PlaceVisual { BufferId x; };
 /// out = norm(in): RMSNorm, or LayerNorm where the norm has a bias. in may hold several norm widths a row (heads).
 struct Norm { BufferId in, out; NormId norm; };
-/// out = activation(in W^T + bias). in may be reshaped: merged rows read merge_unit neighbouring patch rows as one.
+/// out = activation(in W^T + bias); the bias of a row-split Linear is left to the AllReduce that follows it. in may be reshaped: merged rows read merge_unit neighbouring patch rows as one.
 struct Linear { BufferId in, out; LinearId weight; Activation activation = Activation::kNone; };
 /// From fused qkv: RMSNorm of each q and k head, interleaved M-RoPE; q goes to q_out, k and v into the KV cache.
 struct QkNormRopeAppend { BufferId qkv, q_out; NormId q_norm, k_norm; int layer; };
 /// Causal attention of q over what the cache stores for its sequence, scale head_dim^-0.5.
 struct PagedAttention { BufferId q, out; int layer; };
-/// residual += sum over ranks of partial (+ bias) (+ DeepStack features at visual rows); out = norm(residual).
+/// residual += sum over ranks of partial (+ bias) (+ DeepStack features at visual rows); out = norm(residual)
+/// (kNoNorm: out is left alone).
 struct AllReduceAddNorm {
   BufferId partial, residual, out;
   NormId norm;

@@ -1,0 +1,180 @@
+// Attention of one block of query rows over the keys of one head: scores, online softmax and weighted values, 16 keys at
+// a time in the order of their positions, whatever the chunk that the rows came in.
+#pragma once
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/simd.h"
+
+namespace qwenbench::backend::cpu::QWENBENCH_ISA {
+
+#if defined(__AVX2__)
+constexpr int kAttentionRows = 6;
+#else
+constexpr int kAttentionRows = 1;
+#endif
+
+struct AttentionScratch {
+  float* keys;    // [kTilesAtOnce][head_dim][16]
+  float* values;  // [kTilesAtOnce][16][head_dim]
+  float* q;       // [kQueryBlock][head_dim]
+  float* out;     // [kQueryBlock][head_dim]
+  float* maximum; // [kQueryBlock]
+  float* sum;     // [kQueryBlock]
+
+  AttentionScratch(float* base, int d) {
+    keys = base;
+    values = keys + int64_t{kTilesAtOnce} * kTokenTile * d;
+    q = values + int64_t{kTilesAtOnce} * kTokenTile * d;
+    out = q + int64_t{kQueryBlock} * d;
+    maximum = out + int64_t{kQueryBlock} * d;
+    sum = maximum + kQueryBlock;
+  }
+};
+
+QB_INLINE int64_t tile_offset(const AttentionArgs& a, int tile) {
+  if (!a.blocks) return tile * a.tile_stride;
+  return a.blocks[tile / a.tiles_per_block] * a.block_stride + tile % a.tiles_per_block * a.tile_stride;
+}
+
+QB_INLINE F32x16 load_cached(CacheForm form, const uint8_t* base, int64_t index) {
+  switch (form) {
+    case CacheForm::kF32: return load(reinterpret_cast<const float*>(base) + index);
+    case CacheForm::kBF16: return load_bf16(reinterpret_cast<const uint16_t*>(base) + index);
+    default: return load_e4m3(base + index);
+  }
+}
+
+template <CacheForm kForm>
+void unpack_tile(const AttentionArgs& a, int tile, float* keys, float* values) {
+  const int64_t offset = tile_offset(a, tile);
+  const int d = a.head_dim;
+  const int filled = a.kv_length - tile * kTokenTile < kTokenTile ? a.kv_length - tile * kTokenTile : kTokenTile;
+  const F32x16 k_scale = set1(a.k_scale), v_scale = set1(a.v_scale);
+  for (int i = 0; i < d; ++i) {
+    const F32x16 k = load_cached(kForm, a.keys + offset, int64_t{i} * kTokenTile);
+    store(keys + int64_t{i} * kTokenTile, kForm == CacheForm::kE4M3 ? mul(k, k_scale) : k);
+  }
+  for (int t = 0; t < kTokenTile; ++t) {
+    for (int i = 0; i < d; i += kLanes) {
+      F32x16 v = zero();  // beyond the end lies what an earlier sequence left: weight 0 times that may be NaN
+      if (t < filled) v = load_cached(kForm, a.values + offset, int64_t{t} * d + i);
+      store(values + int64_t{t} * d + i, kForm == CacheForm::kE4M3 ? mul(v, v_scale) : v);
+    }
+  }
+}
+
+/// Rows [row, row + kRows) against one tile of keys whose first position is first_key.
+template <int kRows>
+void attend_tile(const AttentionArgs& a, const AttentionScratch& s, const float* keys, const float* values, int row, int first_key) {
+  const int d = a.head_dim;
+  F32x16 score[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) score[r] = zero();
+  const float* q = s.q + int64_t{row} * d;
+  for (int i = 0; i < d; ++i) {
+    const F32x16 k = load(keys + int64_t{i} * kTokenTile);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) score[r] = fma(set1(q[r * d + i]), k, score[r]);
+  }
+  alignas(64) float weight[kRows][kTokenTile];
+  alignas(64) static constexpr float kIota[kTokenTile] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    const F32x16 scaled = mul(score[r], set1(a.scale));
+    // lanes above last_key are masked; the comparison is exact for small integers
+    const F32x16 limit = set1(static_cast<float>(a.last_key[row + r] - first_key) + 0.5f);
+    const F32x16 masked = select_less(load(kIota), limit, scaled, set1(-__builtin_inff()));
+    const float old_max = s.maximum[row + r];
+    const float tile_max = reduce_max(masked);
+    float new_max = old_max;
+    if (tile_max > old_max) {
+      new_max = tile_max;
+      const float shrink_input = old_max - new_max;
+      alignas(64) float lanes[kLanes];
+      store(lanes, exp(set1(shrink_input)));
+      const float shrink = lanes[0];
+      s.sum[row + r] *= shrink;
+      float* out = s.out + int64_t{row + r} * d;
+      for (int i = 0; i < d; i += kLanes) store(out + i, mul(load(out + i), set1(shrink)));
+      s.maximum[row + r] = new_max;
+    }
+    const F32x16 p = exp(sub(masked, set1(new_max)));
+    s.sum[row + r] += reduce_add(p);
+    store(weight[r], p);
+  }
+  for (int i = 0; i < d; i += kLanes) {
+    F32x16 acc[kRows];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) acc[r] = load(s.out + int64_t{row + r} * d + i);
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokenTile; ++t) {
+      const F32x16 v = load(values + int64_t{t} * d + i);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) acc[r] = fma(set1(weight[r][t]), v, acc[r]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) store(s.out + int64_t{row + r} * d + i, acc[r]);
+  }
+}
+
+/// One group of rows over the tiles that were unpacked; tiles beyond the last key of all its rows are left out.
+template <int kRows>
+void attend_group(const AttentionArgs& a, const AttentionScratch& s, int row, int first_tile, int tiles) {
+  int last = 0;
+  for (int r = 0; r < kRows; ++r) last = a.last_key[row + r] > last ? a.last_key[row + r] : last;
+  for (int i = 0; i < tiles; ++i) {
+    const int first_key = (first_tile + i) * kTokenTile;
+    if (first_key > last) return;
+    const int64_t offset = int64_t{i} * kTokenTile * a.head_dim;
+    attend_tile<kRows>(a, s, s.keys + offset, s.values + offset, row, first_key);
+  }
+}
+
+template <int kRows>
+void attend_remaining(const AttentionArgs& a, const AttentionScratch& s, int row, int first_tile, int tiles) {
+  if constexpr (kRows > 0) {
+    if (a.rows - row == kRows) return attend_group<kRows>(a, s, row, first_tile, tiles);
+    attend_remaining<kRows - 1>(a, s, row, first_tile, tiles);
+  }
+}
+
+template <CacheForm kForm>
+void attention_form(const AttentionArgs& a) {
+  const int d = a.head_dim;
+  const AttentionScratch s(a.scratch, d);
+  int last = 0;
+  for (int r = 0; r < a.rows; ++r) {
+    for (int i = 0; i < d; i += kLanes) {
+      store(s.q + int64_t{r} * d + i, load(a.q_rows[r] + i));
+      store(s.out + int64_t{r} * d + i, zero());
+    }
+    s.maximum[r] = -__builtin_inff();
+    s.sum[r] = 0;
+    last = a.last_key[r] > last ? a.last_key[r] : last;
+  }
+  const int tiles = last / kTokenTile + 1;
+  for (int first = 0; first < tiles; first += kTilesAtOnce) {
+    const int count = tiles - first < kTilesAtOnce ? tiles - first : kTilesAtOnce;
+    for (int i = 0; i < count; ++i) {
+      const int64_t offset = int64_t{i} * kTokenTile * d;
+      unpack_tile<kForm>(a, first + i, s.keys + offset, s.values + offset);
+    }
+    int row = 0;
+    for (; row + kAttentionRows <= a.rows; row += kAttentionRows) attend_group<kAttentionRows>(a, s, row, first, count);
+    attend_remaining<kAttentionRows - 1>(a, s, row, first, count);
+  }
+  for (int r = 0; r < a.rows; ++r) {
+    const F32x16 total = set1(s.sum[r]);
+    for (int i = 0; i < d; i += kLanes) store(a.out_rows[r] + i, div(load(s.out + int64_t{r} * d + i), total));
+  }
+}
+
+inline void attention(const AttentionArgs& a) {
+  switch (a.form) {
+    case CacheForm::kF32: return attention_form<CacheForm::kF32>(a);
+    case CacheForm::kBF16: return attention_form<CacheForm::kBF16>(a);
+    case CacheForm::kE4M3: return attention_form<CacheForm::kE4M3>(a);
+  }
+}
+
+}  // namespace qwenbench::backend::cpu::QWENBENCH_ISA

@@ -1,0 +1,57 @@
+// One rank's paged KV cache in main memory. Per layer and head, blocks lie one after another; within a block, tiles of 16
+// tokens: K transposed [head_dim][16], V [16][head_dim], as the attention kernel reads them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+
+namespace qwenbench::backend::cpu {
+
+class CpuKvCache : public KvCache {
+ public:
+  /// Throws InputError where block_size is no multiple of 16 or scales are missing; DeviceError where memory is short.
+  CpuKvCache(const graph::Plan& plan, int rank, const KvCacheOptions& options);
+
+  std::vector<std::byte> stored(int layer, std::int64_t slot, int local_head, bool key) const override;
+
+  /// Stores K and V [head_dim] of one token.
+  void append(const Kernels& kernels, int layer, int local_head, std::int64_t slot, const float* k, const float* v);
+
+  /// Fills in where the keys of a layer and head lie.
+  void describe(int layer, int local_head, AttentionArgs& args) const;
+
+  int block_size() const { return block_size_; }
+
+ private:
+  std::int64_t head_offset(int layer, int local_head) const { return (std::int64_t{layer} * heads_ + local_head) * head_bytes_; }
+  std::int64_t tile_offset(std::int64_t slot) const { return slot / kTokenTile * tile_bytes_; }
+
+  /// Anonymous pages: zero, aligned, and taken only as they are written.
+  class Pages {
+   public:
+    explicit Pages(std::size_t bytes);
+    ~Pages();
+    Pages(const Pages&) = delete;
+    Pages& operator=(const Pages&) = delete;
+    std::uint8_t* get() const { return data_; }
+
+   private:
+    std::uint8_t* data_;
+    std::size_t bytes_;
+  };
+  struct Scale {
+    float k = 1, v = 1;
+  };
+
+  CacheForm form_;
+  int element_;  // bytes
+  int head_dim_, heads_, block_size_;
+  std::int64_t tile_bytes_, head_bytes_;
+  std::vector<Scale> scales_;                    // [layer][local head]
+  std::unique_ptr<Pages> keys_, values_;
+};
+
+}  // namespace qwenbench::backend::cpu

@@ -1,0 +1,179 @@
+#include "backend/cpu/text_ops.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "base/dtype.h"
+
+namespace qwenbench::backend::cpu {
+
+void prepare(TextStep& step, const StepInput& input, CpuKvCache& cache,
+             std::span<const std::shared_ptr<const VisualFeatures>> pictures, RopeTable& rope,
+             const model::TextConfig& config) {
+  const std::size_t tokens = input.tokens.size();
+  step.input = &input;
+  step.cache = &cache;
+  rope.fill(input.positions, config.mrope_section, step.cos, step.sin);
+  step.slots.resize(tokens);
+  for (const auto& sequence : input.sequences) {
+    for (int i = 0; i < sequence.num_rows; ++i) {
+      const int position = sequence.kv_length - sequence.num_rows + i;
+      step.slots[sequence.first_row + i] =
+          std::int64_t{sequence.blocks[position / cache.block_size()]} * cache.block_size() + position % cache.block_size();
+    }
+  }
+  step.is_image.assign(tokens, 0);
+  step.picture_of_row.assign(tokens, nullptr);
+  step.feature_of_row.assign(tokens, 0);
+  for (const auto& span : input.visual) {
+    for (int i = 0; i < span.num_rows; ++i) {
+      step.is_image[span.first_row + i] = 1;
+      step.picture_of_row[span.first_row + i] = static_cast<const CpuVisualFeatures*>(pictures[span.picture].get());
+      step.feature_of_row[span.first_row + i] = span.first_feature + i;
+    }
+  }
+}
+
+void run(RankContext& context, Activations& acts, const TextStep& step, const graph::Embed& op, const EmbeddingShard& embedding) {
+  const std::int64_t width = acts.width(op.out);
+  float* out = acts.data(op.out);
+  context.for_items(acts.rows(op.out), width, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const int id = step.input->tokens[row] - embedding.first_id;
+      if (id < 0 || id >= embedding.count) {
+        std::fill_n(out + row * width, width, 0.0f);
+        continue;
+      }
+      const std::uint8_t* stored = embedding.rows.data() + id * width * static_cast<std::int64_t>(size_of(embedding.view.dtype));
+      for (std::int64_t i = 0; i < width; ++i) {
+        switch (embedding.view.dtype) {
+          case DType::kBF16: out[row * width + i] = bf16_to_float(reinterpret_cast<const std::uint16_t*>(stored)[i]); break;
+          case DType::kF16: out[row * width + i] = fp16_to_float(reinterpret_cast<const std::uint16_t*>(stored)[i]); break;
+          default: out[row * width + i] = reinterpret_cast<const float*>(stored)[i]; break;
+        }
+      }
+    }
+  });
+}
+
+void run(RankContext&, Activations& acts, const TextStep& step, const graph::PlaceVisual& op) {
+  const std::int64_t width = acts.width(op.x);
+  for (std::size_t row = 0; row < step.picture_of_row.size(); ++row) {
+    if (const auto* picture = step.picture_of_row[row])
+      std::copy_n(picture->row(0, step.feature_of_row[row]), width, acts.data(op.x) + static_cast<std::int64_t>(row) * width);
+  }
+}
+
+void run(RankContext& context, Activations& acts, const TextStep& step, const graph::QkNormRopeAppend& op) {
+  const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads, kv_heads = context.plan.local_kv_heads;
+  const std::int64_t width = acts.width(op.qkv);
+  const float eps = context.plan.norms[op.q_norm].eps;
+  const float* q_weight = context.norms[op.q_norm].weight.data();
+  const float* k_weight = context.norms[op.k_norm].weight.data();
+  float* qkv = acts.data(op.qkv);
+  float* q_out = acts.data(op.q_out);
+  const Kernels& kernels = context.kernels;
+  context.for_items(acts.rows(op.qkv), 4 * width, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const float* cos = step.cos.data() + row * (d / 2);
+      const float* sin = step.sin.data() + row * (d / 2);
+      float* q = qkv + row * width;
+      for (int h = 0; h < heads; ++h) {
+        float* out = q_out + (row * heads + h) * d;
+        kernels.rms_norm(q + h * d, q_weight, out, d, eps);
+        kernels.rope(out, cos, sin, d);
+      }
+      float* k = q + heads * d;
+      const float* v = k + kv_heads * d;
+      for (int h = 0; h < kv_heads; ++h) {
+        kernels.rms_norm(k + h * d, k_weight, k + h * d, d, eps);
+        kernels.rope(k + h * d, cos, sin, d);
+        step.cache->append(kernels, op.layer, h, step.slots[row], k + h * d, v + h * d);
+      }
+    }
+  });
+  if (!step.input->observer) return;
+  const int all_kv_heads = context.plan.config.text.num_kv_heads;
+  const int copies = std::max(1, context.plan.ranks / all_kv_heads);
+  for (int h = 0; h < kv_heads; ++h) {
+    const float* k = qkv + (heads + h) * d;
+    const int head = context.rank / copies * kv_heads + h, tokens = acts.rows(op.qkv);
+    step.input->observer->observe(KvObserver::Kind::kKey, op.layer, head, k, tokens, width, step.is_image);
+    step.input->observer->observe(KvObserver::Kind::kValue, op.layer, head, k + kv_heads * d, tokens, width, step.is_image);
+  }
+}
+
+namespace {
+
+/// A block of query rows of one sequence and KV head.
+struct QueryTask {
+  int sequence;
+  int kv_head;
+  int begin, end;  // of the sequence's tokens * query heads of the group
+};
+
+std::vector<QueryTask> query_tasks(const StepInput& input, int kv_heads, int group) {
+  std::vector<QueryTask> tasks;
+  for (int s = 0; s < static_cast<int>(input.sequences.size()); ++s) {
+    const int rows = input.sequences[s].num_rows * group;
+    for (int begin = 0; begin < rows; begin += kQueryBlock)
+      for (int h = 0; h < kv_heads; ++h) tasks.push_back({s, h, begin, std::min(begin + kQueryBlock, rows)});
+  }
+  // The longest first, so that no thread is left with a long one at the end.
+  const auto work = [&](const QueryTask& t) {
+    const auto& sequence = input.sequences[t.sequence];
+    return std::int64_t{t.end - t.begin} * (sequence.kv_length - sequence.num_rows + t.end / group);
+  };
+  std::stable_sort(tasks.begin(), tasks.end(), [&](const auto& a, const auto& b) { return work(a) > work(b); });
+  return tasks;
+}
+
+}  // namespace
+
+void run(RankContext& context, Activations& acts, const TextStep& step, const graph::PagedAttention& op) {
+  const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads;
+  const int group = heads / context.plan.local_kv_heads;
+  const std::vector<QueryTask> tasks = query_tasks(*step.input, context.plan.local_kv_heads, group);
+  const float* q = acts.data(op.q);
+  float* out = acts.data(op.out);
+  const auto attend = [&](const QueryTask& task, float* scratch) {
+    const StepInput::Sequence& sequence = step.input->sequences[task.sequence];
+    const float* q_rows[kQueryBlock];
+    float* out_rows[kQueryBlock];
+    int last_key[kQueryBlock];
+    for (int r = task.begin; r < task.end; ++r) {
+      const int token = r / group, head = task.kv_head * group + r % group;
+      const std::int64_t offset = (std::int64_t{sequence.first_row + token} * heads + head) * d;
+      q_rows[r - task.begin] = q + offset;
+      out_rows[r - task.begin] = out + offset;
+      last_key[r - task.begin] = sequence.kv_length - sequence.num_rows + token;
+    }
+    AttentionArgs args;
+    step.cache->describe(op.layer, task.kv_head, args);
+    args.blocks = sequence.blocks.data();
+    args.kv_length = sequence.kv_length;
+    args.scale = 1.0f / std::sqrt(static_cast<float>(d));
+    args.rows = task.end - task.begin;
+    args.q_rows = q_rows;
+    args.out_rows = out_rows;
+    args.last_key = last_key;
+    args.scratch = scratch;
+    context.kernels.attention(args);
+  };
+  std::atomic<std::size_t> next{0};
+  const auto work = [&](int thread) {
+    float* scratch = context.scratch_of(thread, attention_scratch_floats(d));
+    for (std::size_t i = next++; i < tasks.size(); i = next++) attend(tasks[i], scratch);
+  };
+  if (tasks.size() < 2) work(0);
+  else context.pool.run(work);
+}
+
+void run(RankContext&, Activations& acts, const TextStep& step, const graph::SelectOutputs& op) {
+  const std::int64_t width = acts.width(op.in);
+  for (std::size_t i = 0; i < step.input->output_rows.size(); ++i)
+    std::copy_n(acts.data(op.in) + step.input->output_rows[i] * width, width, acts.data(op.out) + static_cast<std::int64_t>(i) * width);
+}
+
+}  // namespace qwenbench::backend::cpu
