@@ -55,6 +55,7 @@ struct QuantizationConfig {
   int bits = 16;
   int group_size = 0;
   bool symmetric = false;
+  bool activation_order = false;    // compressed-tensors actorder "group": every weight has a weight_g_idx
   std::vector<std::string> ignore;  // module names that stay unquantized; "re:..." matches at the start
   bool kv_cache_scheme = false;     // the checkpoint says that it carries KV scales
 
@@ -92,8 +93,8 @@ struct ModelConfig {
 };
 
 /// Reads config.json (required) and, where present, generation_config.json and preprocessor_config.json of `directory`.
-/// Throws InputError naming file and key: missing key, wrong type, a size that is zero or does not divide, an unsupported
-/// architecture or rope type.
+/// Throws InputError naming file and key: missing key, wrong type, a size that is zero or does not divide, an
+/// unsupported architecture or rope type.
 ModelConfig read_model_config(const std::filesystem::path& directory);
 
 }  // namespace qwenbench::model

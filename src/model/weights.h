@@ -26,8 +26,8 @@ struct TensorView {
   std::vector<float> to_floats() const;
 };
 
-/// The weight of one Linear, [n, k] = [out_features, in_features], as it is stored. A backend repacks it; dequantize() is
-/// the definition of its values.
+/// The weight of one Linear, [n, k] = [out_features, in_features], as it is stored. A backend repacks it; dequantize()
+/// is the definition of its values.
 class LinearSource {
  public:
   enum class Kind { kDense, kInt4, kFp8Block };
@@ -82,8 +82,8 @@ class WeightSource {
   virtual TensorView tensor(const std::string& name, std::span<const std::int64_t> shape) const = 0;
   /// The Linear `module` ("model.language_model.layers.0.mlp.up_proj"), in whatever form its tensors say.
   virtual std::unique_ptr<LinearSource> linear(const std::string& module, std::int64_t n, std::int64_t k) const = 0;
-  /// Scales stored in the checkpoint under any known name, one entry a layer; empty where it has none. Throws InputError
-  /// naming the layer where only some layers have them, or one is zero, negative or NaN.
+  /// Scales stored in the checkpoint under any known name, one entry a layer; empty where it has none. Throws
+  /// InputError naming the layer where only some layers have them, or one is zero, negative or NaN.
   virtual std::vector<LayerKvScales> kv_scales() const = 0;
   /// Hash of tensor names, dtypes, shapes, sizes and config.json: identifies the model without reading its data.
   virtual std::string fingerprint() const = 0;
@@ -99,7 +99,8 @@ std::filesystem::path find_model(const std::string& name_or_path);
 /// Opens by mmap: model.safetensors or the shards of model.safetensors.index.json. Nothing is read but headers.
 std::unique_ptr<WeightSource> open_checkpoint(const std::filesystem::path& directory);
 
-/// Seeded random weights of the shapes and quantization that `directory`'s config.json describes; no tensor file needed.
+/// Seeded random weights of the shapes and quantization that `directory`'s config.json describes; no tensor file
+/// needed.
 std::unique_ptr<WeightSource> make_dummy_weights(const std::filesystem::path& directory, std::uint64_t seed);
 
 /// One tensor that a model of this config must have.

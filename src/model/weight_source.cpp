@@ -1,0 +1,59 @@
+#include "model/weight_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/sha256.h"
+#include "model/json_object.h"
+
+namespace qwenbench::model {
+namespace {
+
+/// edit_distance() takes time quadratic in the names; those of another length cannot be near.
+std::string nearest_tensor(const std::string& name, std::vector<std::string> names) {
+  std::erase_if(names, [&](const std::string& other) {
+    return other.size() + 8 < name.size() || name.size() + 8 < other.size();
+  });
+  return nearest_name(name, names);
+}
+
+}  // namespace
+
+TensorView TableWeightSource::tensor(const std::string& name, std::span<const std::int64_t> shape) const {
+  if (!has_tensor(name)) {
+    const std::string nearest = nearest_tensor(name, tensor_names());
+    throw InputError(
+        fmt::format("{}: tensor {} is missing{}", place_of(name), name,
+                    nearest.empty() ? "" : fmt::format(" (the nearest name is {})", one_line(nearest, 120))));
+  }
+  return checked_tensor(*this, name, shape);
+}
+
+std::unique_ptr<LinearSource> TableWeightSource::linear(const std::string& module, std::int64_t n,
+                                                        std::int64_t k) const {
+  return make_linear(*this, module, n, k);
+}
+
+std::vector<LayerKvScales> TableWeightSource::kv_scales() const { return read_kv_scales(*this, config_.text); }
+
+std::string model_fingerprint(const std::vector<TensorSpec>& tensors, const std::filesystem::path& config_file,
+                              const std::string& kind) {
+  nlohmann::json config = parse_json_file(config_file);
+  if (config.contains("quantization_config") && config["quantization_config"].is_object()) {
+    config["quantization_config"].erase("kv_cache_scheme");
+  }
+  std::vector<std::string> lines;
+  for (const TensorSpec& tensor : tensors) {
+    if (is_kv_scale_name(tensor.name)) continue;
+    lines.push_back(fmt::format("{} {} {}\n", tensor.name, safetensors_name(tensor.dtype), shape_text(tensor.shape)));
+  }
+  std::sort(lines.begin(), lines.end());
+  Sha256 hash;
+  hash.update(kind + "\n").update(config.dump() + "\n");
+  for (const std::string& line : lines) hash.update(line);
+  return hash.hex();
+}
+
+}  // namespace qwenbench::model
