@@ -7,7 +7,7 @@
 #pragma once
 
 #include <span>
-#include <string>
+#include <vector>
 
 #include "report/result.h"
 
@@ -26,15 +26,5 @@ void summarize(VariantResult& variant, std::span<const SloLimit> slo);
 /// request. Throws std::invalid_argument where the arrays differ in length, or hold another number of tokens than the
 /// requests say (a programmer's error).
 Quality summarize_quality(const QualitySamples& samples);
-
-/// Every limit against every variant, in this order.
-std::vector<SloResult> check_slo(const std::vector<VariantResult>& variants, std::span<const SloLimit> slo);
-
-/// The value of a metric as an slo or a table names it: ttft_ms | tpot_ms | itl_ms | e2el_ms with a stat (default p50),
-/// output_throughput, decode_throughput, request_throughput, request_goodput, total_token_throughput,
-/// kv_cache_hit_rate, preemptions, kld_mean, ppl, same_top1, accuracy (all tasks), accuracy:TASK.
-/// nullopt where it was not measured; throws InputError that names the nearest known metric where there is none such.
-std::optional<double> metric_value(const VariantResult& variant, const std::string& metric,
-                                   const std::string& stat = "");
 
 }  // namespace qwenbench::report
