@@ -65,7 +65,7 @@ void run(RankContext& context, Activations& acts, const graph::Norm& op) {
 void run(RankContext& context, Activations& acts, const graph::Linear& op) {
   const PackedLinear& linear = context.linears[op.weight];
   const graph::LinearSpec& spec = context.plan.linears[op.weight];
-  MatmulArgs args;
+  MatmulArgs args{};
   args.x = acts.data(op.in);
   args.x_stride = linear.k;
   args.rows = acts.rows(op.out);
