@@ -1,4 +1,5 @@
-// The weights of one model, loaded once and shared by every Session: one Executor a rank, and the threads that run them.
+// The weights of one model, loaded once and shared by every Session: one Executor a rank, and the threads that run
+// them.
 #pragma once
 
 #include <functional>
@@ -17,6 +18,11 @@ class Model {
   /// Loads and shards. `on_loaded(bytes)` reports progress. Throws InputError (a bad checkpoint) or DeviceError.
   static std::shared_ptr<Model> load(const model::WeightSource& source, const profile::EngineOptions& options,
                                      const std::function<void(std::size_t bytes)>& on_loaded = {});
+  /// Ranks that exist already: executors[rank] works on communicators[rank]; `threads` are their CPU threads together.
+  static std::shared_ptr<Model> from_executors(const model::ModelConfig& config,
+                                               std::vector<std::unique_ptr<backend::Executor>> executors,
+                                               std::vector<std::shared_ptr<comm::Communicator>> communicators,
+                                               int threads);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

@@ -1,0 +1,243 @@
+#include "engine/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "engine/block_manager.h"
+#include "engine/encoder_cache.h"
+#include "engine/prefix_cache.h"
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+#include "engine/step_batch.h"
+
+namespace qwenbench::engine {
+namespace {
+
+int resolve_max_model_len(const profile::EngineOptions& engine, const model::ModelConfig& config) {
+  const int longest = config.text.max_position_embeddings;
+  if (engine.max_model_len > longest) {
+    throw InputError(fmt::format("engine.max_model_len is {}, but the model has positions for {} tokens; lower it",
+                                 engine.max_model_len, longest));
+  }
+  return engine.max_model_len > 0 ? engine.max_model_len : longest;
+}
+
+int resolve_num_blocks(const SessionOptions& options, const Model& model) {
+  if (options.num_blocks > 0) return options.num_blocks;
+  const auto& engine = options.engine;
+  const std::size_t block =
+      backend::kv_block_bytes(model.config(), model.ranks(), options.kv_cache_dtype, engine.block_size);
+  const double blocks = engine.cpu_kv_cache_gib * 0x1p30 / static_cast<double>(block);
+  if (!(blocks >= 1)) {
+    throw InputError(fmt::format("engine.cpu_kv_cache_gib = {} has no room for one KV block of {} bytes; raise it",
+                                 engine.cpu_kv_cache_gib, block));
+  }
+  return static_cast<int>(std::min(blocks, static_cast<double>(std::numeric_limits<std::int32_t>::max() / 2)));
+}
+
+RequestLimits resolve_limits(const SessionOptions& options, const Model& model) {
+  const auto& engine = options.engine;
+  if (engine.block_size < 1 || engine.max_num_seqs < 1 || engine.max_num_batched_tokens < 1) {
+    throw InputError("engine.block_size, max_num_seqs and max_num_batched_tokens must be at least 1");
+  }
+  const auto images = engine.limit_mm_per_prompt.find("image");
+  return {.max_model_len = resolve_max_model_len(engine, model.config()),
+          .max_num_batched_tokens = engine.max_num_batched_tokens,
+          .chunked_prefill = engine.enable_chunked_prefill,
+          .max_images = images == engine.limit_mm_per_prompt.end() ? std::numeric_limits<int>::max() : images->second,
+          .num_blocks = resolve_num_blocks(options, model),
+          .block_size = engine.block_size};
+}
+
+SchedulerLimits scheduler_limits(const profile::EngineOptions& engine) {
+  return {engine.max_num_seqs, engine.max_num_batched_tokens, engine.enable_chunked_prefill, engine.block_size};
+}
+
+bool contains(const std::vector<std::int32_t>& ids, std::int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+}  // namespace
+
+struct Session::State {
+  State(std::shared_ptr<Model> its_model, const SessionOptions& its_options);
+
+  void execute();
+  void complete(const Schedule& schedule);
+  void emit_tokens();
+  void emit_scores();
+  void finish_sequences();
+  FinishReason finish_reason(const Sequence& sequence, std::int32_t token) const;
+
+  std::shared_ptr<Model> model;
+  SessionOptions options;
+  RequestLimits limits;
+  std::optional<PrefixCache> prefix_cache;
+  BlockManager blocks;
+  Scheduler scheduler;
+  EncoderCache encoder_cache;
+  std::vector<std::unique_ptr<backend::KvCache>> caches;  // by rank
+
+  RequestId next_id = 0;
+  StepBatch batch;
+  StepEvents events;
+  SessionCounters counters;
+  std::vector<std::vector<float>> hidden;  // by rank: [output rows, hidden size]
+  std::vector<float> logits;               // [sampled sequences, vocabulary]
+  std::vector<const Sequence*> finished;
+};
+
+Session::State::State(std::shared_ptr<Model> its_model, const SessionOptions& its_options)
+    : model(std::move(its_model)),
+      options(its_options),
+      limits(resolve_limits(options, *model)),
+      prefix_cache(options.engine.enable_prefix_caching ? std::optional<PrefixCache>(limits.num_blocks) : std::nullopt),
+      blocks(limits.num_blocks, prefix_cache ? &*prefix_cache : nullptr),
+      scheduler(scheduler_limits(options.engine), blocks, prefix_cache ? &*prefix_cache : nullptr),
+      encoder_cache(options.engine.max_num_batched_tokens),
+      caches(model->ranks()),
+      hidden(model->ranks()) {
+  const backend::KvCacheOptions cache{options.kv_cache_dtype, limits.num_blocks, limits.block_size, options.kv_scales};
+  try {
+    model->run([&](backend::Executor& executor, int rank) { caches[rank] = executor.make_cache(cache); });
+  } catch (const std::bad_alloc&) {
+    throw DeviceError(
+        fmt::format("not enough memory for {} KV blocks; lower engine.cpu_kv_cache_gib", cache.num_blocks));
+  }
+}
+
+/// Every rank does the same: encodes the new pictures, runs the step, and computes the logits that are sampled from.
+void Session::State::execute() {
+  const backend::StepInput input = batch.input(options.observer);
+  const int sampled = static_cast<int>(batch.sampled().size());
+  const std::size_t width = model->config().text.hidden_size;
+  logits.resize(sampled * static_cast<std::size_t>(model->config().text.vocab_size));
+  model->run([&](backend::Executor& executor, int rank) {
+    for (const auto& item : batch.to_encode()) item.picture->ranks[rank] = executor.encode(*item.image);
+    executor.execute(input, *caches[rank], batch.features(rank));
+    hidden[rank].resize(batch.num_outputs() * width);
+    if (batch.num_outputs() > 0) executor.read_hidden(hidden[rank]);
+    if (sampled == 0) return;
+    const auto states = std::span<const float>(hidden[rank]).first(sampled * width);
+    executor.logits(states, sampled, rank == 0 ? std::span<float>(logits) : std::span<float>());
+  });
+}
+
+void Session::State::complete(const Schedule& schedule) {
+  for (const Chunk& chunk : schedule.chunks) {
+    (chunk.decode() ? events.decode_tokens : events.prefill_tokens) += chunk.count;
+    if (chunk.decode()) events.context_tokens += chunk.end();
+    scheduler.complete(chunk);
+    Sequence& sequence = *chunk.sequence;
+    for (std::size_t i = 0; i < sequence.pictures.size(); ++i) {
+      const bool passed = sequence.pictures[i].first + sequence.pictures[i].count <= sequence.computed;
+      if (passed) sequence.features[i].reset();
+    }
+  }
+}
+
+void Session::State::emit_tokens() {
+  const std::size_t vocabulary = model->config().text.vocab_size;
+  for (std::size_t row = 0; row < batch.sampled().size(); ++row) {
+    Sequence& sequence = *batch.sampled()[row];
+    const int index = sequence.generated();
+    const auto its_logits = std::span<const float>(logits).subspan(row * vocabulary, vocabulary);
+    const std::int32_t token = sample(its_logits, sequence.request.sampling, index);
+    sequence.tokens.push_back(token);
+    const FinishReason reason = finish_reason(sequence, token);
+    events.tokens.push_back({sequence.id, token, index, reason});
+    if (reason != FinishReason::kNone) finished.push_back(&sequence);
+  }
+}
+
+FinishReason Session::State::finish_reason(const Sequence& sequence, std::int32_t token) const {
+  const auto& request = sequence.request;
+  // Requests may list the end-of-text ids among their own; ignore_eos means those too.
+  const bool end_of_text = contains(model->config().generation.eos_token_ids, token);
+  if (end_of_text ? !request.ignore_eos : contains(request.stop_ids, token)) return FinishReason::kStop;
+  if (sequence.generated() >= request.max_tokens || sequence.length() >= limits.max_model_len) {
+    return FinishReason::kLength;
+  }
+  return FinishReason::kNone;
+}
+
+void Session::State::emit_scores() {
+  const std::size_t width = model->config().text.hidden_size;
+  for (const auto& scored : batch.scored()) {
+    Sequence& sequence = *scored.sequence;
+    sequence.next_score = scored.first_score + scored.count;
+    const bool last = sequence.next_score == static_cast<int>(sequence.request.forced.size());
+    const auto begin = hidden[0].begin() + static_cast<std::ptrdiff_t>(scored.first_output * width);
+    const auto end = begin + static_cast<std::ptrdiff_t>(scored.count * width);
+    events.scores.push_back({sequence.id, scored.first_score, scored.count, {begin, end}, last});
+    if (last) finished.push_back(&sequence);
+  }
+}
+
+void Session::State::finish_sequences() {
+  for (const Sequence* sequence : finished) scheduler.finish(*sequence);
+  finished.clear();
+}
+
+Session::Session(std::shared_ptr<Model> model, const SessionOptions& options)
+    : state_(std::make_unique<State>(std::move(model), options)) {}
+Session::~Session() = default;
+
+RequestId Session::submit(workload::Request request) {
+  State& state = *state_;
+  state.scheduler.add(make_sequence(state.next_id, std::move(request), state.model->config(), state.limits));
+  return state.next_id++;
+}
+
+const StepEvents& Session::step() {
+  State& state = *state_;
+  state.events = {};
+  if (state.scheduler.idle()) return state.events;
+
+  Schedule schedule = state.scheduler.schedule();
+  state.batch.build(schedule, state.encoder_cache, state.model->ranks());
+  state.execute();
+  state.complete(schedule);
+  state.emit_tokens();
+  state.emit_scores();
+  state.finish_sequences();
+
+  state.events.admitted = std::move(schedule.admitted);
+  ++state.counters.steps;
+  state.counters.images_encoded += static_cast<std::int64_t>(state.batch.to_encode().size());
+  state.counters.preemptions = state.scheduler.preemptions();
+  state.counters.prompt_tokens = state.scheduler.queried_tokens();
+  state.counters.prefix_hit_tokens = state.scheduler.hit_tokens();
+  return state.events;
+}
+
+bool Session::idle() const { return state_->scheduler.idle(); }
+int Session::num_running() const { return static_cast<int>(state_->scheduler.running().size()); }
+int Session::num_waiting() const { return static_cast<int>(state_->scheduler.waiting().size()); }
+int Session::num_blocks() const { return state_->blocks.num_blocks(); }
+const SessionCounters& Session::counters() const { return state_->counters; }
+
+void Session::reset(bool drop_prefix_cache) {
+  state_->scheduler.drop_all();
+  if (!drop_prefix_cache) return;
+  state_->encoder_cache.clear();
+  if (state_->prefix_cache) state_->prefix_cache->clear();
+}
+
+std::vector<std::int32_t> Session::block_table(RequestId request) const {
+  for (const auto& sequence : state_->scheduler.running()) {
+    if (sequence->id == request) return sequence->blocks;
+  }
+  return {};
+}
+
+const backend::KvCache& Session::cache(int rank) const { return *state_->caches.at(rank); }
+
+}  // namespace qwenbench::engine
