@@ -1,0 +1,28 @@
+// The command line of `qwenbench run`.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "profile/profile.h"
+
+namespace qwenbench::tools {
+
+struct RunArguments {
+  std::string profile;                 // empty: defaults, and --model names the checkpoint
+  std::vector<std::string> sets;       // --set texts
+  std::vector<std::string> shortcuts;  // plain flags, as --set texts; they win
+  std::string output;
+  std::string save_logits, reference_logits;
+  std::string assume_devices;
+  bool quiet = false;
+  bool dry_run = false;
+};
+
+void add_run_options(CLI::App& app, RunArguments& arguments);
+
+/// Throws InputError where there is neither a profile nor a model.
+profile::Profile load_profile(const RunArguments& arguments);
+
+}  // namespace qwenbench::tools
