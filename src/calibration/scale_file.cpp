@@ -53,7 +53,10 @@ class Reader {
   float number(const Json& value, const std::string& where, const char* key) const {
     if (value.is_null()) return std::numeric_limits<float>::quiet_NaN();  // how JSON writers spell NaN: check_scales names it
     if (!value.is_number()) fail(fmt::format("{}{} is not a number", where, key));
-    return value.get<float>();
+    const double wide = value.get<double>();
+    const double limit = std::numeric_limits<float>::max();
+    if (wide > limit || wide < -limit) return std::numeric_limits<float>::infinity();  // refused like any other
+    return static_cast<float>(wide);
   }
 
   std::vector<float> values(const Json& value, const std::string& where, const char* key) const {
