@@ -58,6 +58,28 @@ Fp8Loss fp8_loss(const MagnitudeHistogram& histogram, float scale) {
   return loss;
 }
 
+Fp8Loss fp8_loss(const KvStatistics& statistics, backend::KvObserver::Kind kind, int layer,
+                 std::span<const float> scales) {
+  Fp8Loss all;
+  std::int64_t total = 0;
+  for (int head = 0; head < statistics.kv_heads(); ++head) {
+    const MagnitudeHistogram& histogram = statistics.of(kind, layer, head);
+    const Fp8Loss one = fp8_loss(histogram, scales[scales.size() == 1 ? 0 : static_cast<std::size_t>(head)]);
+    const double count = static_cast<double>(histogram.total());
+    all.saturated += one.saturated * count;
+    all.subnormal += one.subnormal * count;
+    all.flushed += one.flushed * count;
+    all.signal += one.signal;
+    all.noise += one.noise;
+    total += histogram.total();
+  }
+  const double share = total > 0 ? 1 / static_cast<double>(total) : 0;
+  all.saturated *= share;
+  all.subnormal *= share;
+  all.flushed *= share;
+  return all;
+}
+
 KvStatistics::KvStatistics(int layers, int kv_heads, int head_dim)
     : layers_(layers), kv_heads_(kv_heads), head_dim_(head_dim) {
   const auto slots = static_cast<std::size_t>(2) * static_cast<std::size_t>(layers) * static_cast<std::size_t>(kv_heads);

@@ -47,6 +47,12 @@ struct Fp8Loss {
 };
 Fp8Loss fp8_loss(const MagnitudeHistogram& histogram, float scale);
 
+class KvStatistics;
+
+/// The same for K or V of one layer: one scale for all heads, or one for each.
+Fp8Loss fp8_loss(const KvStatistics& statistics, backend::KvObserver::Kind kind, int layer,
+                 std::span<const float> scales);
+
 /// Collects histograms from every rank. A head that two ranks hold counts twice, which changes no share and no maximum.
 class KvStatistics : public backend::KvObserver {
  public:
