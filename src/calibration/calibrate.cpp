@@ -1,0 +1,75 @@
+#include "calibration/calibrate.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <string>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+
+namespace qwenbench::calibration {
+namespace {
+
+using workload::Request;
+
+[[noreturn]] void complain(int layer, const std::string& who) {
+  throw InputError(fmt::format("calibration: K or V of layer {} is NaN or infinite for {}; the checkpoint or the picture is "
+                               "damaged, and no scale can be made from it", layer, who));
+}
+
+/// A step computes many requests at once: runs those that were under way alone, until one shows the fault again.
+[[noreturn]] void find_culprit(CalibrationRun& run, KvStatistics& statistics, int layer,
+                               const std::map<engine::RequestId, const Request*>& under_way) {
+  for (const auto& [id, request] : under_way) {
+    statistics.forget_not_finite();
+    run.reset();
+    run.submit(*request);
+    while (!run.idle()) {
+      run.step();
+      if (const auto found = statistics.layer_not_finite()) complain(*found, "request " + request->id);
+    }
+  }
+  complain(layer, fmt::format("one of {} requests, none of them alone", under_way.size()));
+}
+
+}  // namespace
+
+std::vector<engine::RequestId> SessionCalibrationRun::step() {
+  std::vector<engine::RequestId> ended;
+  const engine::StepEvents& events = session_->step();
+  for (const engine::TokenEvent& token : events.tokens) {
+    if (token.finish != engine::FinishReason::kNone) ended.push_back(token.request);
+  }
+  for (const engine::ScoreEvent& score : events.scores) {
+    if (score.last) ended.push_back(score.request);
+  }
+  return ended;
+}
+
+bool collect_statistics(CalibrationRun& run, KvStatistics& statistics, std::span<const Request> requests,
+                        const std::function<void()>& on_finished) {
+  std::map<engine::RequestId, const Request*> under_way;
+  for (const Request& request : requests) {
+    try {
+      under_way.emplace(run.submit(request), &request);
+    } catch (const InputError& error) {
+      throw InputError(fmt::format("request {} of the calibration set: {}", request.id, error.what()));
+    }
+  }
+  while (!run.idle()) {
+    if (interrupted()) {
+      run.reset();
+      return false;
+    }
+    const std::vector<engine::RequestId> ended = run.step();
+    if (const auto layer = statistics.layer_not_finite()) find_culprit(run, statistics, *layer, under_way);
+    for (const engine::RequestId id : ended) {
+      under_way.erase(id);
+      if (on_finished) on_finished();
+    }
+  }
+  return true;
+}
+
+}  // namespace qwenbench::calibration

@@ -1,0 +1,147 @@
+#include "calibration/scale_file.h"
+
+#include <fmt/format.h>
+
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+
+namespace qwenbench::calibration {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json value_or_list(const std::vector<float>& values) {
+  if (values.size() == 1) return values[0];
+  return values;
+}
+
+Json layer_json(const ScaleSet& set, std::size_t layer) {
+  const model::LayerKvScales& scales = set.layers[layer];
+  Json json{{"k_scale", value_or_list(scales.k)}, {"v_scale", value_or_list(scales.v)}};
+  if (scales.q) json["q_scale"] = value_or_list(*scales.q);
+  if (scales.prob) json["prob_scale"] = *scales.prob;
+  if (layer < set.amax.size()) {
+    json["k_amax"] = set.amax[layer].k;
+    json["v_amax"] = set.amax[layer].v;
+  }
+  json["samples"] = set.samples;
+  return json;
+}
+
+/// Reads the members of one file; every complaint begins with the file's name.
+class Reader {
+ public:
+  Reader(const std::string& source, const model::TextConfig& config) : source_(source), config_(config) {}
+
+  [[noreturn]] void fail(const std::string& what) const { throw InputError(fmt::format("{}: {}", source_, what)); }
+
+  const Json& member(const Json& object, const char* key, const std::string& where) const {
+    const auto found = object.find(key);
+    if (found == object.end()) fail(fmt::format("{}\"{}\" is missing", where, key));
+    return *found;
+  }
+
+  std::string text(const Json& object, const char* key) const {
+    const Json& value = member(object, key, "");
+    if (!value.is_string()) fail(fmt::format("\"{}\" is not a text", key));
+    return value.get<std::string>();
+  }
+
+  float number(const Json& value, const std::string& where, const char* key) const {
+    if (value.is_null()) return std::numeric_limits<float>::quiet_NaN();  // how JSON writers spell NaN: check_scales names it
+    if (!value.is_number()) fail(fmt::format("{}{} is not a number", where, key));
+    const double wide = value.get<double>();
+    const double limit = std::numeric_limits<float>::max();
+    if (wide > limit || wide < -limit) return std::numeric_limits<float>::infinity();  // refused like any other
+    return static_cast<float>(wide);
+  }
+
+  std::vector<float> values(const Json& value, const std::string& where, const char* key) const {
+    if (!value.is_array()) return {number(value, where, key)};
+    std::vector<float> all;
+    for (const Json& item : value) all.push_back(number(item, where, key));
+    return all;
+  }
+
+  void layer(const Json& json, int index, ScaleSet& set) const {
+    const std::string where = fmt::format("layer {}: ", index);
+    if (!json.is_object()) fail(where + "is not an object");
+    model::LayerKvScales scales;
+    scales.k = values(member(json, "k_scale", where), where, "k_scale");
+    scales.v = values(member(json, "v_scale", where), where, "v_scale");
+    if (json.contains("q_scale")) scales.q = values(json["q_scale"], where, "q_scale");
+    if (json.contains("prob_scale")) scales.prob = number(json["prob_scale"], where, "prob_scale");
+    set.layers.push_back(std::move(scales));
+    if (json.contains("k_amax") && json.contains("v_amax")) {
+      set.amax.push_back({number(json["k_amax"], where, "k_amax"), number(json["v_amax"], where, "v_amax")});
+    }
+    if (json.contains("samples")) {
+      if (!json["samples"].is_number_integer()) fail(where + "samples is not a whole number");
+      set.samples = json["samples"].get<std::int64_t>();
+    }
+  }
+
+  ScaleSet read(const Json& json, const std::string& model_fingerprint) const {
+    if (!json.is_object()) fail("is not a JSON object");
+    const Json& version = member(json, "schema_version", "");
+    if (!version.is_number_integer() || version.get<std::int64_t>() < 1) fail("schema_version is not a whole number above 0");
+    if (version.get<std::int64_t>() > kScaleFileVersion) {
+      fail(fmt::format("schema_version {} is newer than this program knows ({}); update qwenbench",
+                       version.get<std::int64_t>(), kScaleFileVersion));
+    }
+    const std::string fingerprint = text(json, "model_fingerprint");
+    if (fingerprint != model_fingerprint) {
+      fail(fmt::format("its scales are of another model ({:.12}... instead of {:.12}...); calibrate this one", fingerprint,
+                       model_fingerprint));
+    }
+    ScaleSet set;
+    set.method = text(json, "method");
+    set.granularity = text(json, "granularity");
+    set.calibration_set_sha256 = text(json, "calibration_set_sha256");
+    const Json& layers = member(json, "layers", "");
+    if (!layers.is_array()) fail("\"layers\" is not a list");
+    for (std::size_t i = 0; i < layers.size(); ++i) layer(layers[i], static_cast<int>(i), set);
+    if (set.amax.size() != set.layers.size()) set.amax.clear();
+    check_scales(set.layers, config_, source_);
+    return set;
+  }
+
+ private:
+  const std::string& source_;
+  const model::TextConfig& config_;
+};
+
+}  // namespace
+
+std::string scale_file_text(const ScaleSet& set, const std::string& model_fingerprint) {
+  Json json{{"schema_version", kScaleFileVersion},
+            {"model_fingerprint", model_fingerprint},
+            {"calibration_set_sha256", set.calibration_set_sha256},
+            {"method", set.method},
+            {"granularity", set.granularity}};
+  json["layers"] = Json::array();
+  for (std::size_t layer = 0; layer < set.layers.size(); ++layer) json["layers"].push_back(layer_json(set, layer));
+  return json.dump(2) + "\n";
+}
+
+void write_scale_file(const std::filesystem::path& path, const ScaleSet& set, const std::string& model_fingerprint) {
+  write_file_atomically(path, scale_file_text(set, model_fingerprint));
+}
+
+ScaleSet parse_scale_file(std::string_view text, const std::string& source, const model::TextConfig& config,
+                          const std::string& model_fingerprint) {
+  const Json json = Json::parse(text, nullptr, false);
+  const Reader reader(source, config);
+  if (json.is_discarded()) reader.fail("is not valid JSON; is it a KV scale file?");
+  return reader.read(json, model_fingerprint);
+}
+
+ScaleSet read_scale_file(const std::filesystem::path& path, const model::TextConfig& config,
+                         const std::string& model_fingerprint) {
+  return parse_scale_file(read_file(path), path.string(), config, model_fingerprint);
+}
+
+}  // namespace qwenbench::calibration
