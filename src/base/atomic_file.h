@@ -13,8 +13,9 @@ namespace qwenbench {
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
 /// The same for files written in pieces: `produce` is called with a function that appends bytes.
-void write_file_atomically(const std::filesystem::path& path,
-                           const std::function<void(const std::function<void(const void*, std::size_t)>& append)>& produce);
+void write_file_atomically(
+    const std::filesystem::path& path,
+    const std::function<void(const std::function<void(const void*, std::size_t)>& append)>& produce);
 
 /// Throws InputError now if a file could not be written at `path` later: called before hours of work.
 void require_writable(const std::filesystem::path& path);

@@ -7,12 +7,12 @@
 namespace qwenbench {
 
 enum class ExitCode : int {
-  kOk = 0,             // done, nothing regressed
-  kRegression = 1,     // regression or failed slo
-  kInput = 2,          // bad usage or unreadable input
-  kInconclusive = 3,   // only with --strict
+  kOk = 0,            // done, nothing regressed
+  kRegression = 1,    // regression or failed slo
+  kInput = 2,         // bad usage or unreadable input
+  kInconclusive = 3,  // only with --strict
   kNotComparable = 4,
-  kDevice = 5,         // a device or memory failure
+  kDevice = 5,  // a device or memory failure
   kCancelled = 130,
 };
 

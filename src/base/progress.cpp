@@ -26,8 +26,12 @@ bool use_color(int fd) {
 }
 
 Progress::Progress(std::ostream& out, ProgressStyle style, std::string label, std::int64_t total)
-    : out_(out), style_(style), label_(std::move(label)), total_(std::max<std::int64_t>(total, 1)),
-      start_(std::chrono::steady_clock::now()), drawn_(start_) {
+    : out_(out),
+      style_(style),
+      label_(std::move(label)),
+      total_(std::max<std::int64_t>(total, 1)),
+      start_(std::chrono::steady_clock::now()),
+      drawn_(start_) {
   if (style_ == ProgressStyle::kBar) draw(false);
 }
 
@@ -59,8 +63,10 @@ void Progress::draw(bool last) {
     out_.flush();
   } else if (style_ == ProgressStyle::kLines) {
     const double elapsed = seconds(std::chrono::steady_clock::now() - start_);
-    if (last) out_ << fmt::format("{}: {:.0f}% in {:.1f} s\n", label_, share * 100, elapsed);
-    else out_ << fmt::format("{}: {:.0f}% {}\n", label_, share * 100, time_left());
+    if (last)
+      out_ << fmt::format("{}: {:.0f}% in {:.1f} s\n", label_, share * 100, elapsed);
+    else
+      out_ << fmt::format("{}: {:.0f}% {}\n", label_, share * 100, time_left());
     out_.flush();
   }
 }

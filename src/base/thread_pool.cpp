@@ -79,8 +79,10 @@ void ThreadPool::run(const std::function<void(int)>& task) {
     errors_[0] = std::current_exception();
   }
   for (int spin = 0; pending_.load(std::memory_order_acquire) != 0; ++spin) {
-    if (spin < kSpins) pause();
-    else std::this_thread::yield();
+    if (spin < kSpins)
+      pause();
+    else
+      std::this_thread::yield();
   }
   for (auto& error : errors_) {
     if (error) std::rethrow_exception(std::exchange(error, nullptr));

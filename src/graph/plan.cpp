@@ -12,8 +12,8 @@ namespace {
 
 void require_divides(int ranks, int value, const char* what) {
   if (value % ranks != 0) {
-    throw InputError(fmt::format("tensor_parallel_size {} does not divide the model's {} ({}); choose another", ranks,
-                                 what, value));
+    throw InputError(
+        fmt::format("tensor_parallel_size {} does not divide the model's {} ({}); choose another", ranks, what, value));
   }
 }
 
@@ -49,7 +49,8 @@ Plan build_plan(const model::ModelConfig& config, int ranks) {
   plan.local_kv_heads = std::max(1, text.num_kv_heads / ranks);
   const auto& vision = config.vision;
   const int merger_width = vision.hidden_size * vision.merge_unit();
-  plan.vision_sharded = vision.num_heads % ranks == 0 && vision.intermediate_size % ranks == 0 && merger_width % ranks == 0;
+  plan.vision_sharded =
+      vision.num_heads % ranks == 0 && vision.intermediate_size % ranks == 0 && merger_width % ranks == 0;
   plan.local_vision_heads = plan.vision_sharded ? vision.num_heads / ranks : vision.num_heads;
   build_text(plan);
   build_vision(plan);

@@ -34,7 +34,8 @@ enum class Shard {
 };
 
 /// Rows [row_begin, row_begin + rows) of the stored module `module` [module_n, k]; `rows` are split over ranks in
-/// ranks / copies equal parts, each held by `copies` neighbouring ranks (KV heads when there are more ranks than heads).
+/// ranks / copies equal parts, each held by `copies` neighbouring ranks (KV heads when there are more ranks than
+/// heads).
 struct LinearPart {
   std::string module;
   int module_n;
@@ -66,44 +67,75 @@ enum class Activation { kNone, kGeluTanh, kGeluErf };
 // ---- operations; every one reads and writes whole buffers of the step ----
 
 /// out = embedding row of each token; a rank that does not hold the row writes zeros. An AllReduce follows.
-struct Embed { BufferId out; };
+struct Embed {
+  BufferId out;
+};
 /// x = sum over ranks (+ bias of a Linear, added once).
 struct AllReduce {
   BufferId x;
-  bool reduce = true;      // false: x is already whole on every rank
-  LinearId bias_of = -1;   // -1: none
+  bool reduce = true;     // false: x is already whole on every rank
+  LinearId bias_of = -1;  // -1: none
 };
 /// Rows of x at image pads become the picture's merged features.
-struct PlaceVisual { BufferId x; };
+struct PlaceVisual {
+  BufferId x;
+};
 /// out = norm(in): RMSNorm, or LayerNorm where the norm has a bias. in may hold several norm widths a row (heads).
-struct Norm { BufferId in, out; NormId norm; };
-/// out = activation(in W^T + bias); the bias of a row-split Linear is left to the AllReduce that follows it. in may be reshaped: merged rows read merge_unit neighbouring patch rows as one.
-struct Linear { BufferId in, out; LinearId weight; Activation activation = Activation::kNone; };
+struct Norm {
+  BufferId in, out;
+  NormId norm;
+};
+/// out = activation(in W^T + bias); the bias of a row-split Linear is left to the AllReduce that follows it. in may be
+/// reshaped: merged rows read merge_unit neighbouring patch rows as one.
+struct Linear {
+  BufferId in, out;
+  LinearId weight;
+  Activation activation = Activation::kNone;
+};
 /// From fused qkv: RMSNorm of each q and k head, interleaved M-RoPE; q goes to q_out, k and v into the KV cache.
-struct QkNormRopeAppend { BufferId qkv, q_out; NormId q_norm, k_norm; int layer; };
+struct QkNormRopeAppend {
+  BufferId qkv, q_out;
+  NormId q_norm, k_norm;
+  int layer;
+};
 /// Causal attention of q over what the cache stores for its sequence, scale head_dim^-0.5.
-struct PagedAttention { BufferId q, out; int layer; };
+struct PagedAttention {
+  BufferId q, out;
+  int layer;
+};
 /// residual += sum over ranks of partial (+ bias) (+ DeepStack features at visual rows); out = norm(residual)
 /// (kNoNorm: out is left alone).
 struct AllReduceAddNorm {
   BufferId partial, residual, out;
   NormId norm;
-  LinearId bias_of = -1;       // the Linear whose bias is added once; -1: none
-  int deepstack_level = -1;    // -1: none
-  bool reduce = true;          // false: partial is already whole on every rank
+  LinearId bias_of = -1;     // the Linear whose bias is added once; -1: none
+  int deepstack_level = -1;  // -1: none
+  bool reduce = true;        // false: partial is already whole on every rank
 };
 /// out = silu(gate) * up, in = [gate, up].
-struct SwiGlu { BufferId in, out; };
+struct SwiGlu {
+  BufferId in, out;
+};
 /// out = the rows of in that the step wants.
-struct SelectOutputs { BufferId in, out; };
+struct SelectOutputs {
+  BufferId in, out;
+};
 /// out = the concatenation over ranks of in's columns.
-struct AllGather { BufferId in, out; };
+struct AllGather {
+  BufferId in, out;
+};
 /// x += the learned position table, bilinearly interpolated to the picture's grid.
-struct AddPositionEmbedding { BufferId x; };
+struct AddPositionEmbedding {
+  BufferId x;
+};
 /// 2-D RoPE on the q and k parts of qkv, in place.
-struct VisionRope { BufferId qkv; };
+struct VisionRope {
+  BufferId qkv;
+};
 /// Full attention within one picture. qkv = [q, k, v] of this rank's heads.
-struct VisionAttention { BufferId qkv, out; };
+struct VisionAttention {
+  BufferId qkv, out;
+};
 
 using Op = std::variant<Embed, AllReduce, PlaceVisual, Norm, Linear, QkNormRopeAppend, PagedAttention, AllReduceAddNorm,
                         SwiGlu, SelectOutputs, AllGather, AddPositionEmbedding, VisionRope, VisionAttention>;
@@ -127,8 +159,8 @@ struct Plan {
   std::vector<NormSpec> norms;
   std::string embedding;           // tensor [vocab, hidden], split by rows over ranks
   std::string position_embedding;  // tensor [positions, hidden of the tower]
-  Program text;    // tokens -> final hidden states (after the last norm) of the wanted rows
-  Program head;    // hidden states -> logits
+  Program text;                    // tokens -> final hidden states (after the last norm) of the wanted rows
+  Program head;                    // hidden states -> logits
   Program vision;  // patches -> merged features, then one DeepStack level after another; [merged rows, hidden] each
 };
 

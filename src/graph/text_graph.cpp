@@ -19,11 +19,10 @@ LayerWeights add_layer_weights(Builder& b, const Plan& plan, int layer) {
   const int q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim;
   const int copies = std::max(1, plan.ranks / c.num_kv_heads);
   LayerWeights w;
-  w.qkv = b.linear(LinearSpec{{{attn + "q_proj", q, 0, q},
-                               {attn + "k_proj", kv, 0, kv, copies},
-                               {attn + "v_proj", kv, 0, kv, copies}},
-                              c.hidden_size,
-                              Shard::kColumns});
+  w.qkv = b.linear(LinearSpec{
+      {{attn + "q_proj", q, 0, q}, {attn + "k_proj", kv, 0, kv, copies}, {attn + "v_proj", kv, 0, kv, copies}},
+      c.hidden_size,
+      Shard::kColumns});
   w.o = b.linear(attn + "o_proj", c.hidden_size, q, Shard::kRows, false);
   w.gate_up = b.linear(LinearSpec{{{mlp + "gate_proj", c.intermediate_size, 0, c.intermediate_size},
                                    {mlp + "up_proj", c.intermediate_size, 0, c.intermediate_size}},

@@ -1,5 +1,5 @@
-// The vision tower: patch embedding, position table, pre-norm blocks with 2-D RoPE, and one merger per output (DeepStack
-// levels read the blocks of deepstack_indexes, the main merger the last one).
+// The vision tower: patch embedding, position table, pre-norm blocks with 2-D RoPE, and one merger per output
+// (DeepStack levels read the blocks of deepstack_indexes, the main merger the last one).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,7 +15,9 @@ struct TowerBuffers {
   BufferId hidden, normed, qkv, attended, partial, mlp;
 };
 
-NormSpec layer_norm(const std::string& name, int width) { return {name + ".weight", name + ".bias", width, kLayerNormEps}; }
+NormSpec layer_norm(const std::string& name, int width) {
+  return {name + ".weight", name + ".bias", width, kLayerNormEps};
+}
 
 /// A row-split Linear leaves its bias to the all-reduce behind it; a replicated one has added it already.
 LinearId bias_after(const Plan& plan, LinearId linear) { return plan.vision_sharded ? linear : -1; }
@@ -46,7 +48,8 @@ void add_block(Builder& b, const Plan& plan, int block, const TowerBuffers& t, N
 }
 
 /// merge_unit neighbouring rows become one; the main merger normalises before that, a DeepStack merger after it.
-BufferId add_merger(Builder& b, const Plan& plan, const std::string& base, bool norm_after_merge, const TowerBuffers& t) {
+BufferId add_merger(Builder& b, const Plan& plan, const std::string& base, bool norm_after_merge,
+                    const TowerBuffers& t) {
   const auto& v = plan.config.vision;
   const Shard columns = plan.vision_sharded ? Shard::kColumns : Shard::kReplicated;
   const Shard rows = plan.vision_sharded ? Shard::kRows : Shard::kReplicated;
@@ -82,7 +85,8 @@ void build_vision(Plan& plan) {
   t.mlp = b.buffer("mlp", Rows::kPatches, v.intermediate_size / ranks);
   plan.vision.input = patches;
 
-  const LinearId embed = b.linear("model.visual.patch_embed.proj", v.hidden_size, v.patch_dim(), Shard::kReplicated, true);
+  const LinearId embed =
+      b.linear("model.visual.patch_embed.proj", v.hidden_size, v.patch_dim(), Shard::kReplicated, true);
   std::vector<NormId> first_norms;
   for (int i = 0; i < v.depth; ++i)
     first_norms.push_back(b.norm(layer_norm(fmt::format("model.visual.blocks.{}.norm1", i), v.hidden_size)));

@@ -47,7 +47,8 @@ struct Sequence {
 
   void append_to(CpuKvCache& cache, const Kernels& kernels) const {
     for (int t = 0; t < length; ++t) {
-      const std::int64_t slot = std::int64_t{blocks[t / cache.block_size()]} * cache.block_size() + t % cache.block_size();
+      const std::int64_t slot =
+          std::int64_t{blocks[t / cache.block_size()]} * cache.block_size() + t % cache.block_size();
       cache.append(kernels, 1, 1, slot, k.data() + t * kHeadDim, v.data() + t * kHeadDim);
     }
   }
@@ -55,7 +56,8 @@ struct Sequence {
 
 std::vector<float> attend(const Kernels& kernels, const CpuKvCache& cache, const Sequence& s, int begin, int end) {
   std::vector<float> out(static_cast<std::size_t>(end - begin) * kHeadDim, std::numeric_limits<float>::quiet_NaN());
-  AlignedVector<float> scratch(static_cast<std::size_t>(attention_scratch_floats(kHeadDim)), std::numeric_limits<float>::quiet_NaN());
+  AlignedVector<float> scratch(static_cast<std::size_t>(attention_scratch_floats(kHeadDim)),
+                               std::numeric_limits<float>::quiet_NaN());
   std::vector<const float*> q_rows;
   std::vector<float*> out_rows;
   std::vector<int> last_key;
@@ -84,11 +86,13 @@ float as_stored(float x, profile::KvCacheDtype dtype, float scale) {
 
 KvCacheOptions cache_options(profile::KvCacheDtype dtype, int block_size) {
   KvCacheOptions options{dtype, 12, block_size, {}};
-  if (dtype == profile::KvCacheDtype::kFp8E4M3) options.scales = {{{1.0f}, {1.0f}, {}, {}}, {{0.5f, 0.017f}, {0.3f, 0.009f}, {}, {}}};
+  if (dtype == profile::KvCacheDtype::kFp8E4M3)
+    options.scales = {{{1.0f}, {1.0f}, {}, {}}, {{0.5f, 0.017f}, {0.3f, 0.009f}, {}, {}}};
   return options;
 }
 
-const profile::KvCacheDtype kDtypes[] = {profile::KvCacheDtype::kFloat32, profile::KvCacheDtype::kBFloat16, profile::KvCacheDtype::kFp8E4M3};
+const profile::KvCacheDtype kDtypes[] = {profile::KvCacheDtype::kFloat32, profile::KvCacheDtype::kBFloat16,
+                                         profile::KvCacheDtype::kFp8E4M3};
 
 }  // namespace
 
@@ -107,7 +111,8 @@ TEST_CASE("attention: what the cache stores, weighted in double precision") {
           double best = -1e30, total = 0;
           for (int j = 0; j <= t; ++j) {
             double dot = 0;
-            for (int i = 0; i < kHeadDim; ++i) dot += double{s.q[t * kHeadDim + i]} * as_stored(s.k[j * kHeadDim + i], dtype, 0.017f);
+            for (int i = 0; i < kHeadDim; ++i)
+              dot += double{s.q[t * kHeadDim + i]} * as_stored(s.k[j * kHeadDim + i], dtype, 0.017f);
             p[j] = dot / std::sqrt(double{kHeadDim});
             best = std::max(best, p[j]);
           }
@@ -116,7 +121,8 @@ TEST_CASE("attention: what the cache stores, weighted in double precision") {
             double sum = 0;
             for (int j = 0; j <= t; ++j) sum += p[j] / total * as_stored(s.v[j * kHeadDim + i], dtype, 0.009f);
             const double error = std::fabs(out[(t - begin) * kHeadDim + i] - sum);
-            if (!(error < 3e-5)) FAIL_CHECK(kernels->name << " dtype " << static_cast<int>(dtype) << " token " << t << " error " << error);
+            if (!(error < 3e-5))
+              FAIL_CHECK(kernels->name << " dtype " << static_cast<int>(dtype) << " token " << t << " error " << error);
           }
         }
       }
@@ -163,7 +169,8 @@ TEST_CASE("kv cache: stored codes are those of base/dtype.h") {
       k[0] = std::numeric_limits<float>::infinity(), k[1] = -0.0f, k[2] = std::numeric_limits<float>::quiet_NaN();
       fp8.append(*kernels, 1, 1, slot, k.data(), v.data());
       bf16.append(*kernels, 1, 1, slot, k.data(), v.data());
-      const auto k8 = fp8.stored(1, slot, 1, true), v8 = fp8.stored(1, slot, 1, false), k16 = bf16.stored(1, slot, 1, true);
+      const auto k8 = fp8.stored(1, slot, 1, true), v8 = fp8.stored(1, slot, 1, false),
+                 k16 = bf16.stored(1, slot, 1, true);
       for (int i = 0; i < kHeadDim; ++i) {
         CHECK(static_cast<std::uint8_t>(k8[i]) == float_to_e4m3(round_to_bf16(k[i]) / 0.017f));
         CHECK(static_cast<std::uint8_t>(v8[i]) == float_to_e4m3(round_to_bf16(v[i]) / 0.009f));

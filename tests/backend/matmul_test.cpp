@@ -58,16 +58,20 @@ struct RandomMatrix {
       for (std::size_t i = 0; i < elements; ++i) {
         const float value = normal(rng);
         const std::uint16_t half = form == Form::kF16 ? float_to_fp16(value) : float_to_bf16(value);
-        if (form == Form::kF32) std::memcpy(data.data() + 4 * i, &value, 4);
-        else if (form == Form::kE4M3) data[i] = float_to_e4m3(value);
-        else std::memcpy(data.data() + 2 * i, &half, 2);
+        if (form == Form::kF32)
+          std::memcpy(data.data() + 4 * i, &value, 4);
+        else if (form == Form::kE4M3)
+          data[i] = float_to_e4m3(value);
+        else
+          std::memcpy(data.data() + 2 * i, &half, 2);
       }
       for (std::size_t i = 0; i < group_values; ++i) block_scales.push_back(0.1f * std::fabs(normal(rng)));
     }
     packed.data = data.data(), packed.scales = scales.data(), packed.zeros = zeros.data();
     packed.block_scales = block_scales.data();
     for (int row = 0; row < n; ++row)
-      for (int column = 0; column < k; ++column) values[static_cast<std::size_t>(row) * k + column] = value_at(row, column);
+      for (int column = 0; column < k; ++column)
+        values[static_cast<std::size_t>(row) * k + column] = value_at(row, column);
   }
 
   double value_at(int row, int column) const {
@@ -81,9 +85,12 @@ struct RandomMatrix {
         std::memcpy(&v, data.data() + 4 * at, 4);
         return v;
       }
-      case Form::kF16: return fp16_to_float(reinterpret_cast<const std::uint16_t*>(data.data())[at]);
-      case Form::kBF16: return bf16_to_float(reinterpret_cast<const std::uint16_t*>(data.data())[at]);
-      case Form::kE4M3: return static_cast<double>(e4m3_to_float(data[at]) * block_scales[group_at]);
+      case Form::kF16:
+        return fp16_to_float(reinterpret_cast<const std::uint16_t*>(data.data())[at]);
+      case Form::kBF16:
+        return bf16_to_float(reinterpret_cast<const std::uint16_t*>(data.data())[at]);
+      case Form::kE4M3:
+        return static_cast<double>(e4m3_to_float(data[at]) * block_scales[group_at]);
       case Form::kInt4: {
         const std::uint8_t byte = data[(static_cast<std::size_t>(panel) * k + column) * 8 + lane % 8];
         const int code = lane < 8 ? byte & 15 : byte >> 4;
@@ -96,12 +103,14 @@ struct RandomMatrix {
   }
 };
 
-std::vector<float> multiply(const Kernels& kernels, const PackedMatrix& w, const std::vector<float>& x, int rows, int split) {
+std::vector<float> multiply(const Kernels& kernels, const PackedMatrix& w, const std::vector<float>& x, int rows,
+                            int split) {
   std::vector<float> y(static_cast<std::size_t>(rows) * w.n, std::numeric_limits<float>::quiet_NaN());
   AlignedVector<float> scratch(static_cast<std::size_t>(w.k) * kPanel);
   MatmulArgs args{&w, x.data(), w.k, rows, y.data(), w.n};
   args.scratch = scratch.data();
-  for (int begin = 0; begin < w.panels(); begin += split) kernels.matmul(args, begin, std::min(begin + split, w.panels()));
+  for (int begin = 0; begin < w.panels(); begin += split)
+    kernels.matmul(args, begin, std::min(begin + split, w.panels()));
   return y;
 }
 
@@ -110,7 +119,7 @@ struct Case {
   int group_size;
   bool f16_scale, with_order;
 };
-const Case kCases[] = {{Form::kF32, 0, false, false},  {Form::kF16, 0, false, false},   {Form::kBF16, 0, false, false},
+const Case kCases[] = {{Form::kF32, 0, false, false},   {Form::kF16, 0, false, false},   {Form::kBF16, 0, false, false},
                        {Form::kInt4, 32, false, false}, {Form::kInt4, 128, true, false}, {Form::kInt4, 32, false, true},
                        {Form::kE4M3, 128, false, false}};
 
@@ -132,11 +141,13 @@ TEST_CASE("matmul: every form, odd sizes, against double precision") {
             for (int j = 0; j < n; ++j) {
               double sum = 0, size = 0;
               for (int i = 0; i < k; ++i) {
-                const double term = x[static_cast<std::size_t>(m) * k + i] * matrix.values[static_cast<std::size_t>(j) * k + i];
+                const double term =
+                    x[static_cast<std::size_t>(m) * k + i] * matrix.values[static_cast<std::size_t>(j) * k + i];
                 sum += term, size += std::fabs(term);
               }
               const double error = std::fabs(y[static_cast<std::size_t>(m) * n + j] - sum);
-              if (!(error <= 2e-6 * size)) FAIL_CHECK(kernels->name << " form " << static_cast<int>(c.form) << " row " << m << " column " << j);
+              if (!(error <= 2e-6 * size))
+                FAIL_CHECK(kernels->name << " form " << static_cast<int>(c.form) << " row " << m << " column " << j);
             }
           }
         }
@@ -187,7 +198,8 @@ TEST_CASE("matmul: halves of K over two ranks add up to the same bits as one ran
     }
     half.data = data.data();
     std::vector<float> x_half;
-    for (int m = 0; m < rows; ++m) x_half.insert(x_half.end(), x.begin() + m * k + rank * half.k, x.begin() + m * k + (rank + 1) * half.k);
+    for (int m = 0; m < rows; ++m)
+      x_half.insert(x_half.end(), x.begin() + m * k + rank * half.k, x.begin() + m * k + (rank + 1) * half.k);
     const std::vector<float> y = multiply(kernels(), half, x_half, rows, 1000);
     for (std::size_t i = 0; i < y.size(); ++i) sum[i] = rank == 0 ? y[i] : sum[i] + y[i];
   }

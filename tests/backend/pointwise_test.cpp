@@ -86,7 +86,8 @@ TEST_CASE("rope: rotates pairs of the two halves") {
   for (const int width : {64, 72, 128}) {
     const auto x = random_vector(width, rng);
     std::vector<float> cos, sin;
-    for (int i = 0; i < width / 2; ++i) cos.push_back(std::cos(0.1f * static_cast<float>(i))), sin.push_back(std::sin(0.1f * static_cast<float>(i)));
+    for (int i = 0; i < width / 2; ++i)
+      cos.push_back(std::cos(0.1f * static_cast<float>(i))), sin.push_back(std::sin(0.1f * static_cast<float>(i)));
     for (const Kernels* kernels : runnable_kernels()) {
       auto y = x;
       kernels->rope(y.data(), cos.data(), sin.data(), width);

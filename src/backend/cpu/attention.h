@@ -1,5 +1,5 @@
-// Attention of one block of query rows over the keys of one head: scores, online softmax and weighted values, 16 keys at
-// a time in the order of their positions, whatever the chunk that the rows came in.
+// Attention of one block of query rows over the keys of one head: scores, online softmax and weighted values, 16 keys
+// at a time in the order of their positions, whatever the chunk that the rows came in.
 #pragma once
 
 #include "backend/cpu/kernels.h"
@@ -14,12 +14,12 @@ constexpr int kAttentionRows = 1;
 #endif
 
 struct AttentionScratch {
-  float* keys;    // [kTilesAtOnce][head_dim][16]
-  float* values;  // [kTilesAtOnce][16][head_dim]
-  float* q;       // [kQueryBlock][head_dim]
-  float* out;     // [kQueryBlock][head_dim]
-  float* maximum; // [kQueryBlock]
-  float* sum;     // [kQueryBlock]
+  float* keys;     // [kTilesAtOnce][head_dim][16]
+  float* values;   // [kTilesAtOnce][16][head_dim]
+  float* q;        // [kQueryBlock][head_dim]
+  float* out;      // [kQueryBlock][head_dim]
+  float* maximum;  // [kQueryBlock]
+  float* sum;      // [kQueryBlock]
 
   AttentionScratch(float* base, int d) {
     keys = base;
@@ -38,9 +38,12 @@ QB_INLINE int64_t tile_offset(const AttentionArgs& a, int tile) {
 
 QB_INLINE F32x16 load_cached(CacheForm form, const uint8_t* base, int64_t index) {
   switch (form) {
-    case CacheForm::kF32: return load(reinterpret_cast<const float*>(base) + index);
-    case CacheForm::kBF16: return load_bf16(reinterpret_cast<const uint16_t*>(base) + index);
-    default: return load_e4m3(base + index);
+    case CacheForm::kF32:
+      return load(reinterpret_cast<const float*>(base) + index);
+    case CacheForm::kBF16:
+      return load_bf16(reinterpret_cast<const uint16_t*>(base) + index);
+    default:
+      return load_e4m3(base + index);
   }
 }
 
@@ -63,9 +66,33 @@ void unpack_tile(const AttentionArgs& a, int tile, float* keys, float* values) {
   }
 }
 
+/// Masks and scales one tile's scores of one row, moves the row's running maximum and sum, and leaves the weights.
+QB_INLINE void update_row(const AttentionArgs& a, const AttentionScratch& s, int row, int first_key, F32x16 score,
+                          float* weight) {
+  alignas(64) static constexpr float kIota[kTokenTile] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const int d = a.head_dim;
+  // Lanes above last_key are masked; the comparison is exact for small integers.
+  const F32x16 limit = set1(static_cast<float>(a.last_key[row] - first_key) + 0.5f);
+  const F32x16 masked = select_less(load(kIota), limit, mul(score, set1(a.scale)), set1(-__builtin_inff()));
+  const float tile_max = reduce_max(masked);
+  if (tile_max > s.maximum[row]) {
+    alignas(64) float lanes[kLanes];
+    store(lanes, exp(set1(s.maximum[row] - tile_max)));
+    const float shrink = lanes[0];
+    s.sum[row] *= shrink;
+    float* out = s.out + int64_t{row} * d;
+    for (int i = 0; i < d; i += kLanes) store(out + i, mul(load(out + i), set1(shrink)));
+    s.maximum[row] = tile_max;
+  }
+  const F32x16 p = exp(sub(masked, set1(s.maximum[row])));
+  s.sum[row] += reduce_add(p);
+  store(weight, p);
+}
+
 /// Rows [row, row + kRows) against one tile of keys whose first position is first_key.
 template <int kRows>
-void attend_tile(const AttentionArgs& a, const AttentionScratch& s, const float* keys, const float* values, int row, int first_key) {
+void attend_tile(const AttentionArgs& a, const AttentionScratch& s, const float* keys, const float* values, int row,
+                 int first_key) {
   const int d = a.head_dim;
   F32x16 score[kRows];
 #pragma GCC unroll 8
@@ -77,31 +104,8 @@ void attend_tile(const AttentionArgs& a, const AttentionScratch& s, const float*
     for (int r = 0; r < kRows; ++r) score[r] = fma(set1(q[r * d + i]), k, score[r]);
   }
   alignas(64) float weight[kRows][kTokenTile];
-  alignas(64) static constexpr float kIota[kTokenTile] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    const F32x16 scaled = mul(score[r], set1(a.scale));
-    // lanes above last_key are masked; the comparison is exact for small integers
-    const F32x16 limit = set1(static_cast<float>(a.last_key[row + r] - first_key) + 0.5f);
-    const F32x16 masked = select_less(load(kIota), limit, scaled, set1(-__builtin_inff()));
-    const float old_max = s.maximum[row + r];
-    const float tile_max = reduce_max(masked);
-    float new_max = old_max;
-    if (tile_max > old_max) {
-      new_max = tile_max;
-      const float shrink_input = old_max - new_max;
-      alignas(64) float lanes[kLanes];
-      store(lanes, exp(set1(shrink_input)));
-      const float shrink = lanes[0];
-      s.sum[row + r] *= shrink;
-      float* out = s.out + int64_t{row + r} * d;
-      for (int i = 0; i < d; i += kLanes) store(out + i, mul(load(out + i), set1(shrink)));
-      s.maximum[row + r] = new_max;
-    }
-    const F32x16 p = exp(sub(masked, set1(new_max)));
-    s.sum[row + r] += reduce_add(p);
-    store(weight[r], p);
-  }
+  for (int r = 0; r < kRows; ++r) update_row(a, s, row + r, first_key, score[r], weight[r]);
   for (int i = 0; i < d; i += kLanes) {
     F32x16 acc[kRows];
 #pragma GCC unroll 8
@@ -138,6 +142,98 @@ void attend_remaining(const AttentionArgs& a, const AttentionScratch& s, int row
   }
 }
 
+/// Many rows: a few tiles are unpacked to fp32 and used by all of them.
+template <CacheForm kForm>
+void attend_unpacked(const AttentionArgs& a, const AttentionScratch& s, int tiles) {
+  const int d = a.head_dim;
+  for (int first = 0; first < tiles; first += kTilesAtOnce) {
+    const int count = tiles - first < kTilesAtOnce ? tiles - first : kTilesAtOnce;
+    for (int i = 0; i < count; ++i) {
+      const int64_t offset = int64_t{i} * kTokenTile * d;
+      unpack_tile<kForm>(a, first + i, s.keys + offset, s.values + offset);
+    }
+    int row = 0;
+    for (; row + kAttentionRows <= a.rows; row += kAttentionRows) attend_group<kAttentionRows>(a, s, row, first, count);
+    attend_remaining<kAttentionRows - 1>(a, s, row, first, count);
+  }
+}
+
+/// out += weights times values of one tile, for few rows: vectors of an output row are summed kSideBySide at a time.
+template <CacheForm kForm, int kRows>
+QB_INLINE void add_values(const AttentionArgs& a, const AttentionScratch& s, int64_t offset,
+                          const float (&weight)[kRows][kTokenTile], int filled) {
+  constexpr int kSideBySide = 2;
+  const int d = a.head_dim;
+  const F32x16 v_scale = set1(a.v_scale);
+  for (int i = 0; i < d; i += kSideBySide * kLanes) {
+    const bool both = i + kLanes < d;  // the last vector of an odd number is computed twice
+    const int column[kSideBySide] = {i, both ? i + kLanes : i};
+    F32x16 acc[kSideBySide][kRows];
+#pragma GCC unroll 8
+    for (int j = 0; j < kSideBySide; ++j)
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) acc[j][r] = load(s.out + int64_t{r} * d + column[j]);
+    for (int t = 0; t < filled; ++t) {
+      F32x16 v[kSideBySide];
+#pragma GCC unroll 8
+      for (int j = 0; j < kSideBySide; ++j) {
+        v[j] = load_cached(kForm, a.values + offset, int64_t{t} * d + column[j]);
+        if (kForm == CacheForm::kE4M3) v[j] = mul(v[j], v_scale);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 p = set1(weight[r][t]);
+#pragma GCC unroll 8
+        for (int j = 0; j < kSideBySide; ++j) acc[j][r] = fma(p, v[j], acc[j][r]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < kSideBySide; ++j)
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) store(s.out + int64_t{r} * d + column[j], acc[j][r]);
+  }
+}
+
+/// Few rows, as in decoding: keys and values are converted as they stream by. kSideBySide tiles (and vectors of an
+/// output row) are computed together to fill the pipeline; each keeps its own order of operations.
+template <CacheForm kForm, int kRows>
+void attend_streaming(const AttentionArgs& a, const AttentionScratch& s, int tiles) {
+  constexpr int kSideBySide = 2;
+  const int d = a.head_dim;
+  const F32x16 k_scale = set1(a.k_scale);
+  for (int first = 0; first < tiles; first += kSideBySide) {
+    const int count = tiles - first < kSideBySide ? tiles - first : kSideBySide;
+    int64_t offset[kSideBySide];
+    for (int j = 0; j < kSideBySide; ++j) offset[j] = tile_offset(a, first + (j < count ? j : 0));
+    F32x16 score[kSideBySide][kRows];
+#pragma GCC unroll 8
+    for (int j = 0; j < kSideBySide; ++j)
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) score[j][r] = zero();
+    for (int i = 0; i < d; ++i) {
+      F32x16 k[kSideBySide];
+#pragma GCC unroll 8
+      for (int j = 0; j < kSideBySide; ++j) {
+        k[j] = load_cached(kForm, a.keys + offset[j], int64_t{i} * kTokenTile);
+        if (kForm == CacheForm::kE4M3) k[j] = mul(k[j], k_scale);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 q = set1(s.q[r * d + i]);
+#pragma GCC unroll 8
+        for (int j = 0; j < kSideBySide; ++j) score[j][r] = fma(q, k[j], score[j][r]);
+      }
+    }
+    for (int j = 0; j < count; ++j) {
+      const int first_key = (first + j) * kTokenTile;
+      alignas(64) float weight[kRows][kTokenTile];
+      for (int r = 0; r < kRows; ++r) update_row(a, s, r, first_key, score[j][r], weight[r]);
+      const int filled = a.kv_length - first_key < kTokenTile ? a.kv_length - first_key : kTokenTile;
+      add_values<kForm, kRows>(a, s, offset[j], weight, filled);
+    }
+  }
+}
+
 template <CacheForm kForm>
 void attention_form(const AttentionArgs& a) {
   const int d = a.head_dim;
@@ -153,16 +249,14 @@ void attention_form(const AttentionArgs& a) {
     last = a.last_key[r] > last ? a.last_key[r] : last;
   }
   const int tiles = last / kTokenTile + 1;
-  for (int first = 0; first < tiles; first += kTilesAtOnce) {
-    const int count = tiles - first < kTilesAtOnce ? tiles - first : kTilesAtOnce;
-    for (int i = 0; i < count; ++i) {
-      const int64_t offset = int64_t{i} * kTokenTile * d;
-      unpack_tile<kForm>(a, first + i, s.keys + offset, s.values + offset);
-    }
-    int row = 0;
-    for (; row + kAttentionRows <= a.rows; row += kAttentionRows) attend_group<kAttentionRows>(a, s, row, first, count);
-    attend_remaining<kAttentionRows - 1>(a, s, row, first, count);
-  }
+  if (a.rows == 1)
+    attend_streaming<kForm, 1>(a, s, tiles);
+  else if (a.rows == 2)
+    attend_streaming<kForm, 2>(a, s, tiles);
+  else if (a.rows == 4)
+    attend_streaming<kForm, 4>(a, s, tiles);
+  else
+    attend_unpacked<kForm>(a, s, tiles);
   for (int r = 0; r < a.rows; ++r) {
     const F32x16 total = set1(s.sum[r]);
     for (int i = 0; i < d; i += kLanes) store(a.out_rows[r] + i, div(load(s.out + int64_t{r} * d + i), total));
@@ -171,9 +265,12 @@ void attention_form(const AttentionArgs& a) {
 
 inline void attention(const AttentionArgs& a) {
   switch (a.form) {
-    case CacheForm::kF32: return attention_form<CacheForm::kF32>(a);
-    case CacheForm::kBF16: return attention_form<CacheForm::kBF16>(a);
-    case CacheForm::kE4M3: return attention_form<CacheForm::kE4M3>(a);
+    case CacheForm::kF32:
+      return attention_form<CacheForm::kF32>(a);
+    case CacheForm::kBF16:
+      return attention_form<CacheForm::kBF16>(a);
+    case CacheForm::kE4M3:
+      return attention_form<CacheForm::kE4M3>(a);
   }
 }
 

@@ -12,17 +12,23 @@ void norm_rows(RankContext& context, graph::NormId id, const float* in, float* o
   const std::int64_t width = spec.width;
   context.for_items(count, width, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      if (w.bias.empty()) context.kernels.rms_norm(in + i * width, w.weight.data(), out + i * width, spec.width, spec.eps);
-      else context.kernels.layer_norm(in + i * width, w.weight.data(), w.bias.data(), out + i * width, spec.width, spec.eps);
+      if (w.bias.empty())
+        context.kernels.rms_norm(in + i * width, w.weight.data(), out + i * width, spec.width, spec.eps);
+      else
+        context.kernels.layer_norm(in + i * width, w.weight.data(), w.bias.data(), out + i * width, spec.width,
+                                   spec.eps);
     }
   });
 }
 
 MatmulActivation activation_of(graph::Activation activation) {
   switch (activation) {
-    case graph::Activation::kGeluTanh: return MatmulActivation::kGeluTanh;
-    case graph::Activation::kGeluErf: return MatmulActivation::kGeluErf;
-    default: return MatmulActivation::kNone;
+    case graph::Activation::kGeluTanh:
+      return MatmulActivation::kGeluTanh;
+    case graph::Activation::kGeluErf:
+      return MatmulActivation::kGeluErf;
+    default:
+      return MatmulActivation::kNone;
   }
 }
 
@@ -84,8 +90,10 @@ void run(RankContext& context, Activations& acts, const graph::Linear& op) {
     for (int begin = next.fetch_add(share); begin < linear.panels; begin = next.fetch_add(share))
       multiply(linear, mine, begin, std::min(begin + share, linear.panels), context.kernels);
   };
-  if (threads == 1 || std::int64_t{linear.panels} * kPanel * linear.k < 16384) work(0);
-  else context.pool.run(work);
+  if (threads == 1 || std::int64_t{linear.panels} * kPanel * linear.k < 16384)
+    work(0);
+  else
+    context.pool.run(work);
 }
 
 void run(RankContext& context, Activations& acts, const graph::AllReduce& op) {
@@ -105,22 +113,27 @@ void run(RankContext& context, Activations& acts, const graph::AllReduceAddNorm&
   float* partial = acts.data(op.partial);
   float* residual = acts.data(op.residual);
   float* out = acts.data(op.out);
-  if (op.reduce && context.comm->size() > 1) context.comm->all_reduce({partial, static_cast<std::size_t>(rows * width)});
+  if (op.reduce && context.comm->size() > 1)
+    context.comm->all_reduce({partial, static_cast<std::size_t>(rows * width)});
   const bool has_bias = op.bias_of >= 0 && !context.linears[op.bias_of].bias.empty();
   const float* bias = has_bias ? context.linears[op.bias_of].bias.data() : nullptr;
   context.for_items(rows, 3 * width, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       float* r = residual + row * width;
       const float* p = partial + row * width;
-      if (bias) for (std::int64_t i = 0; i < width; ++i) r[i] += p[i] + bias[i];
-      else for (std::int64_t i = 0; i < width; ++i) r[i] += p[i];
+      if (bias)
+        for (std::int64_t i = 0; i < width; ++i) r[i] += p[i] + bias[i];
+      else
+        for (std::int64_t i = 0; i < width; ++i) r[i] += p[i];
       if (const float* f = op.deepstack_level >= 0 ? feature(op.deepstack_level, static_cast<int>(row)) : nullptr)
         for (std::int64_t i = 0; i < width; ++i) r[i] += f[i];
       if (op.norm == graph::kNoNorm) continue;
       const NormWeights& w = context.norms[op.norm];
       const graph::NormSpec& spec = context.plan.norms[op.norm];
-      if (w.bias.empty()) context.kernels.rms_norm(r, w.weight.data(), out + row * width, spec.width, spec.eps);
-      else context.kernels.layer_norm(r, w.weight.data(), w.bias.data(), out + row * width, spec.width, spec.eps);
+      if (w.bias.empty())
+        context.kernels.rms_norm(r, w.weight.data(), out + row * width, spec.width, spec.eps);
+      else
+        context.kernels.layer_norm(r, w.weight.data(), w.bias.data(), out + row * width, spec.width, spec.eps);
     }
   });
 }

@@ -15,10 +15,12 @@ namespace {
 
 class CpuExecutor : public Executor {
  public:
-  CpuExecutor(const graph::Plan& plan, const model::WeightSource& source, std::shared_ptr<comm::Communicator> communicator,
-              const ExecutorOptions& options)
+  CpuExecutor(const graph::Plan& plan, const model::WeightSource& source,
+              std::shared_ptr<comm::Communicator> communicator, const ExecutorOptions& options)
       : context_(plan, options.rank, options.threads, std::move(communicator)),
-        text_(context_.plan.text), head_(context_.plan.head), vision_(context_.plan.vision),
+        text_(context_.plan.text),
+        head_(context_.plan.head),
+        vision_(context_.plan.vision),
         rope_(plan.config.text.rope_theta, plan.config.text.head_dim) {
     load_linears(source, options);
     load_norms(source);
@@ -31,7 +33,8 @@ class CpuExecutor : public Executor {
   }
 
   std::shared_ptr<const VisualFeatures> encode(const workload::Image& image) override;
-  void execute(const StepInput& input, KvCache& cache, std::span<const std::shared_ptr<const VisualFeatures>> pictures) override;
+  void execute(const StepInput& input, KvCache& cache,
+               std::span<const std::shared_ptr<const VisualFeatures>> pictures) override;
   void read_hidden(std::span<float> out) override;
   void logits(std::span<const float> hidden, int rows, std::span<float> out) override;
   std::size_t weight_bytes() const override { return weight_bytes_; }
@@ -77,12 +80,14 @@ void CpuExecutor::load_embedding(const model::WeightSource& source) {
   embedding_.view = source.tensor(context_.plan.embedding, shape);
   const DType dtype = embedding_.view.dtype;
   if (dtype != DType::kBF16 && dtype != DType::kF16 && dtype != DType::kF32)
-    throw InputError(fmt::format("{} has dtype {}; expected BF16, F16 or F32", context_.plan.embedding, safetensors_name(dtype)));
+    throw InputError(
+        fmt::format("{} has dtype {}; expected BF16, F16 or F32", context_.plan.embedding, safetensors_name(dtype)));
   embedding_.count = text.vocab_size / context_.plan.ranks;
   embedding_.first_id = context_.rank * embedding_.count;
   embedding_.width = text.hidden_size;
   const std::size_t row_bytes = size_of(dtype) * static_cast<std::size_t>(text.hidden_size);
-  const auto* first = reinterpret_cast<const std::uint8_t*>(embedding_.view.data) + row_bytes * static_cast<std::size_t>(embedding_.first_id);
+  const auto* first = reinterpret_cast<const std::uint8_t*>(embedding_.view.data) +
+                      row_bytes * static_cast<std::size_t>(embedding_.first_id);
   embedding_.rows.assign(first, first + row_bytes * static_cast<std::size_t>(embedding_.count));
   embedding_.view.data = nullptr;  // the file may be closed
   weight_bytes_ += embedding_.rows.size();
@@ -108,14 +113,21 @@ std::shared_ptr<const VisualFeatures> CpuExecutor::encode(const workload::Image&
   ImagePass pass{image.grid_h, image.grid_w, {}, {}};
   vision_rope(image.grid_h, image.grid_w, config.spatial_merge_size, config.head_dim(), pass.cos, pass.sin);
   for (const graph::Op& op : program.ops) {
-    std::visit([&](const auto& o) {
-      using T = std::decay_t<decltype(o)>;
-      if constexpr (std::is_same_v<T, graph::AddPositionEmbedding>) run(context_, vision_, pass, o, position_table_);
-      else if constexpr (std::is_same_v<T, graph::VisionRope>) run(context_, vision_, pass, o);
-      else if constexpr (std::is_same_v<T, graph::AllReduceAddNorm>) run(context_, vision_, o, {});
-      else if constexpr (requires { run(context_, vision_, o); }) run(context_, vision_, o);
-      else misplaced();
-    }, op);
+    std::visit(
+        [&](const auto& o) {
+          using T = std::decay_t<decltype(o)>;
+          if constexpr (std::is_same_v<T, graph::AddPositionEmbedding>)
+            run(context_, vision_, pass, o, position_table_);
+          else if constexpr (std::is_same_v<T, graph::VisionRope>)
+            run(context_, vision_, pass, o);
+          else if constexpr (std::is_same_v<T, graph::AllReduceAddNorm>)
+            run(context_, vision_, o, {});
+          else if constexpr (requires { run(context_, vision_, o); })
+            run(context_, vision_, o);
+          else
+            misplaced();
+        },
+        op);
   }
   auto features = std::make_shared<CpuVisualFeatures>();
   features->tokens = patches / config.merge_unit();
@@ -127,7 +139,8 @@ std::shared_ptr<const VisualFeatures> CpuExecutor::encode(const workload::Image&
   return features;
 }
 
-void CpuExecutor::execute(const StepInput& input, KvCache& cache, std::span<const std::shared_ptr<const VisualFeatures>> pictures) {
+void CpuExecutor::execute(const StepInput& input, KvCache& cache,
+                          std::span<const std::shared_ptr<const VisualFeatures>> pictures) {
   prepare(step_, input, static_cast<CpuKvCache&>(cache), pictures, rope_, context_.plan.config.text);
   text_.set_rows(graph::Rows::kTokens, static_cast<int>(input.tokens.size()));
   text_.set_rows(graph::Rows::kOutputs, static_cast<int>(input.output_rows.size()));
@@ -136,14 +149,21 @@ void CpuExecutor::execute(const StepInput& input, KvCache& cache, std::span<cons
     return picture ? picture->row(level + 1, step_.feature_of_row[row]) : nullptr;
   };
   for (const graph::Op& op : context_.plan.text.ops) {
-    std::visit([&](const auto& o) {
-      using T = std::decay_t<decltype(o)>;
-      if constexpr (std::is_same_v<T, graph::Embed>) run(context_, text_, step_, o, embedding_);
-      else if constexpr (std::is_same_v<T, graph::AllReduceAddNorm>) run(context_, text_, o, feature);
-      else if constexpr (requires { run(context_, text_, step_, o); }) run(context_, text_, step_, o);
-      else if constexpr (requires { run(context_, text_, o); }) run(context_, text_, o);
-      else misplaced();
-    }, op);
+    std::visit(
+        [&](const auto& o) {
+          using T = std::decay_t<decltype(o)>;
+          if constexpr (std::is_same_v<T, graph::Embed>)
+            run(context_, text_, step_, o, embedding_);
+          else if constexpr (std::is_same_v<T, graph::AllReduceAddNorm>)
+            run(context_, text_, o, feature);
+          else if constexpr (requires { run(context_, text_, step_, o); })
+            run(context_, text_, step_, o);
+          else if constexpr (requires { run(context_, text_, o); })
+            run(context_, text_, o);
+          else
+            misplaced();
+        },
+        op);
   }
 }
 
@@ -157,10 +177,14 @@ void CpuExecutor::logits(std::span<const float> hidden, int rows, std::span<floa
   head_.set_rows(graph::Rows::kOutputs, rows);
   std::copy(hidden.begin(), hidden.end(), head_.data(program.input));
   for (const graph::Op& op : program.ops) {
-    std::visit([&](const auto& o) {
-      if constexpr (requires { run(context_, head_, o); }) run(context_, head_, o);
-      else misplaced();
-    }, op);
+    std::visit(
+        [&](const auto& o) {
+          if constexpr (requires { run(context_, head_, o); })
+            run(context_, head_, o);
+          else
+            misplaced();
+        },
+        op);
   }
   const float* result = head_.data(program.outputs[0]);
   std::copy_n(result, out.size(), out.data());
@@ -170,7 +194,8 @@ void CpuExecutor::logits(std::span<const float> hidden, int rows, std::span<floa
 }  // namespace cpu
 
 std::unique_ptr<Executor> make_cpu_executor(const graph::Plan& plan, const model::WeightSource& source,
-                                            std::shared_ptr<comm::Communicator> communicator, const ExecutorOptions& options) {
+                                            std::shared_ptr<comm::Communicator> communicator,
+                                            const ExecutorOptions& options) {
   return std::make_unique<cpu::CpuExecutor>(plan, source, std::move(communicator), options);
 }
 

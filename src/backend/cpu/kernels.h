@@ -18,16 +18,16 @@ inline constexpr int kSegments = 8;
 struct PackedMatrix {
   enum class Form { kF32, kF16, kBF16, kInt4, kE4M3 };
   Form form = Form::kF32;
-  int n = 0, k = 0;                      // outputs and inputs on this rank
+  int n = 0, k = 0;  // outputs and inputs on this rank
   int segments = kSegments;
-  const std::uint8_t* data = nullptr;    // panels of k * 16 elements; int4: byte b of 8 holds lanes b and b + 8
+  const std::uint8_t* data = nullptr;  // panels of k * 16 elements; int4: byte b of 8 holds lanes b and b + 8
   // int4: w = round((u - zero) * scale) to the scale's dtype; e4m3: w = code * scale.
   const std::int32_t* group_of_k = nullptr;  // int4 with an activation order; else group = k / group_size
   int group_size = 0, groups = 0;
-  bool scale_is_f16 = false;                 // else bf16
-  const std::uint16_t* scales = nullptr;     // int4: [panel][group][16]
-  const std::uint8_t* zeros = nullptr;       // int4: [panel][group][16]
-  const float* block_scales = nullptr;       // e4m3: [panel][group][16]
+  bool scale_is_f16 = false;              // else bf16
+  const std::uint16_t* scales = nullptr;  // int4: [panel][group][16]
+  const std::uint8_t* zeros = nullptr;    // int4: [panel][group][16]
+  const float* block_scales = nullptr;    // e4m3: [panel][group][16]
 
   int panels() const { return (n + kPanel - 1) / kPanel; }
 };
@@ -56,22 +56,22 @@ inline constexpr int kTokenTile = 16;
 struct AttentionArgs {
   // Where the keys lie: tile i of the sequence is K at key_tile(i), V at value_tile(i).
   CacheForm form = CacheForm::kF32;
-  const std::uint8_t* keys = nullptr;    // of this layer and head
+  const std::uint8_t* keys = nullptr;  // of this layer and head
   const std::uint8_t* values = nullptr;
   const std::int32_t* blocks = nullptr;  // block table; nullptr: tiles lie one after another
   int tiles_per_block = 1;
-  std::int64_t block_stride = 0;         // bytes from one block to the next
-  std::int64_t tile_stride = 0;          // bytes from one tile to the next within a block
-  float k_scale = 1, v_scale = 1;        // e4m3 only
+  std::int64_t block_stride = 0;   // bytes from one block to the next
+  std::int64_t tile_stride = 0;    // bytes from one tile to the next within a block
+  float k_scale = 1, v_scale = 1;  // e4m3 only
   int kv_length = 0;
-  int head_dim = 0;                      // a multiple of 16
-  float scale = 1;                       // of the scores
+  int head_dim = 0;  // a multiple of 16
+  float scale = 1;   // of the scores
   // Queries: row r reads q_rows[r] and writes out_rows[r], [head_dim] each; it sees keys 0..last_key[r].
-  int rows = 0;                          // at most kQueryBlock
+  int rows = 0;  // at most kQueryBlock
   const float* const* q_rows = nullptr;
   float* const* out_rows = nullptr;
   const int* last_key = nullptr;
-  float* scratch = nullptr;              // attention_scratch_floats(head_dim)
+  float* scratch = nullptr;  // attention_scratch_floats(head_dim)
 };
 
 inline constexpr int kQueryBlock = 48;

@@ -13,16 +13,20 @@ namespace {
 
 CacheForm form_of(profile::KvCacheDtype dtype) {
   switch (dtype) {
-    case profile::KvCacheDtype::kFloat32: return CacheForm::kF32;
-    case profile::KvCacheDtype::kBFloat16: return CacheForm::kBF16;
-    default: return CacheForm::kE4M3;
+    case profile::KvCacheDtype::kFloat32:
+      return CacheForm::kF32;
+    case profile::KvCacheDtype::kBFloat16:
+      return CacheForm::kBF16;
+    default:
+      return CacheForm::kE4M3;
   }
 }
 
 float scale_of_head(const std::vector<float>& scales, int head, int num_heads, int layer) {
   if (scales.size() == 1) return scales[0];
   if (static_cast<int>(scales.size()) == num_heads) return scales[head];
-  throw InputError(fmt::format("layer {} has {} KV scales; expected one, or one for each of {} KV heads", layer, scales.size(), num_heads));
+  throw InputError(fmt::format("layer {} has {} KV scales; expected one, or one for each of {} KV heads", layer,
+                               scales.size(), num_heads));
 }
 
 }  // namespace
@@ -30,7 +34,8 @@ float scale_of_head(const std::vector<float>& scales, int head, int num_heads, i
 CpuKvCache::Pages::Pages(std::size_t bytes) : bytes_(bytes) {
   void* pages = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (pages == MAP_FAILED)
-    throw DeviceError(fmt::format("no memory for a KV cache of {} MiB; lower engine.cpu_kv_cache_gib", 2 * bytes >> 20));
+    throw DeviceError(
+        fmt::format("no memory for a KV cache of {} MiB; lower engine.cpu_kv_cache_gib", 2 * bytes >> 20));
   data_ = static_cast<std::uint8_t*>(pages);
 }
 
@@ -38,7 +43,9 @@ CpuKvCache::Pages::~Pages() { ::munmap(data_, bytes_); }
 
 CpuKvCache::CpuKvCache(const graph::Plan& plan, int rank, const KvCacheOptions& options)
     : form_(form_of(options.dtype)),
-      element_(form_ == CacheForm::kF32 ? 4 : form_ == CacheForm::kBF16 ? 2 : 1),
+      element_(form_ == CacheForm::kF32    ? 4
+               : form_ == CacheForm::kBF16 ? 2
+                                           : 1),
       head_dim_(plan.config.text.head_dim),
       heads_(plan.local_kv_heads),
       block_size_(options.block_size) {
@@ -50,7 +57,8 @@ CpuKvCache::CpuKvCache(const graph::Plan& plan, int rank, const KvCacheOptions& 
   scales_.resize(static_cast<std::size_t>(text.num_layers) * heads_);
   if (form_ == CacheForm::kE4M3 && !options.scales.empty()) {
     if (static_cast<int>(options.scales.size()) != text.num_layers)
-      throw InputError(fmt::format("{} layers of KV scales for a model of {} layers", options.scales.size(), text.num_layers));
+      throw InputError(
+          fmt::format("{} layers of KV scales for a model of {} layers", options.scales.size(), text.num_layers));
     for (int layer = 0; layer < text.num_layers; ++layer) {
       for (int h = 0; h < heads_; ++h) {
         const int head = plan.ranks > text.num_kv_heads ? rank / (plan.ranks / text.num_kv_heads) : rank * heads_ + h;
@@ -64,7 +72,8 @@ CpuKvCache::CpuKvCache(const graph::Plan& plan, int rank, const KvCacheOptions& 
   values_ = std::make_unique<Pages>(bytes);
 }
 
-void CpuKvCache::append(const Kernels& kernels, int layer, int local_head, std::int64_t slot, const float* k, const float* v) {
+void CpuKvCache::append(const Kernels& kernels, int layer, int local_head, std::int64_t slot, const float* k,
+                        const float* v) {
   constexpr int kMaxHeadDim = 512;
   alignas(64) std::uint8_t encoded[kMaxHeadDim * 4];
   const Scale& scale = scales_[layer * heads_ + local_head];
@@ -73,9 +82,15 @@ void CpuKvCache::append(const Kernels& kernels, int layer, int local_head, std::
   kernels.encode(form_, k, scale.k, encoded, head_dim_);
   const std::int64_t stride = kTokenTile * element_;
   switch (element_) {
-    case 1: for (int i = 0; i < head_dim_; ++i) key[i * stride] = encoded[i]; break;
-    case 2: for (int i = 0; i < head_dim_; ++i) std::memcpy(key + i * stride, encoded + 2 * i, 2); break;
-    default: for (int i = 0; i < head_dim_; ++i) std::memcpy(key + i * stride, encoded + 4 * i, 4); break;
+    case 1:
+      for (int i = 0; i < head_dim_; ++i) key[i * stride] = encoded[i];
+      break;
+    case 2:
+      for (int i = 0; i < head_dim_; ++i) std::memcpy(key + i * stride, encoded + 2 * i, 2);
+      break;
+    default:
+      for (int i = 0; i < head_dim_; ++i) std::memcpy(key + i * stride, encoded + 4 * i, 4);
+      break;
   }
   kernels.encode(form_, v, scale.v, values_->get() + base + token * head_dim_ * element_, head_dim_);
 }

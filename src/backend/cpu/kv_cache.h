@@ -1,5 +1,5 @@
-// One rank's paged KV cache in main memory. Per layer and head, blocks lie one after another; within a block, tiles of 16
-// tokens: K transposed [head_dim][16], V [16][head_dim], as the attention kernel reads them.
+// One rank's paged KV cache in main memory. Per layer and head, blocks lie one after another; within a block, tiles of
+// 16 tokens: K transposed [head_dim][16], V [16][head_dim], as the attention kernel reads them.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,9 @@ class CpuKvCache : public KvCache {
   int block_size() const { return block_size_; }
 
  private:
-  std::int64_t head_offset(int layer, int local_head) const { return (std::int64_t{layer} * heads_ + local_head) * head_bytes_; }
+  std::int64_t head_offset(int layer, int local_head) const {
+    return (std::int64_t{layer} * heads_ + local_head) * head_bytes_;
+  }
   std::int64_t tile_offset(std::int64_t slot) const { return slot / kTokenTile * tile_bytes_; }
 
   /// Anonymous pages: zero, aligned, and taken only as they are written.
@@ -50,7 +52,7 @@ class CpuKvCache : public KvCache {
   int element_;  // bytes
   int head_dim_, heads_, block_size_;
   std::int64_t tile_bytes_, head_bytes_;
-  std::vector<Scale> scales_;                    // [layer][local head]
+  std::vector<Scale> scales_;  // [layer][local head]
   std::unique_ptr<Pages> keys_, values_;
 };
 

@@ -12,7 +12,8 @@ namespace qwenbench::backend::cpu::QWENBENCH_ISA {
 
 struct F32Panel {
   const float* p;
-  F32Panel(const PackedMatrix& w, int panel) : p(reinterpret_cast<const float*>(w.data) + int64_t{panel} * w.k * kPanel) {}
+  F32Panel(const PackedMatrix& w, int panel)
+      : p(reinterpret_cast<const float*>(w.data) + int64_t{panel} * w.k * kPanel) {}
   explicit F32Panel(const float* unpacked) : p(unpacked) {}
   static constexpr bool kGrouped = false;
   QB_INLINE void set_group(int) {}
@@ -21,7 +22,8 @@ struct F32Panel {
 
 struct BF16Panel {
   const uint16_t* p;
-  BF16Panel(const PackedMatrix& w, int panel) : p(reinterpret_cast<const uint16_t*>(w.data) + int64_t{panel} * w.k * kPanel) {}
+  BF16Panel(const PackedMatrix& w, int panel)
+      : p(reinterpret_cast<const uint16_t*>(w.data) + int64_t{panel} * w.k * kPanel) {}
   static constexpr bool kGrouped = false;
   QB_INLINE void set_group(int) {}
   QB_INLINE F32x16 at(int k) const { return load_bf16(p + int64_t{k} * kPanel); }
@@ -29,7 +31,8 @@ struct BF16Panel {
 
 struct F16Panel {
   const uint16_t* p;
-  F16Panel(const PackedMatrix& w, int panel) : p(reinterpret_cast<const uint16_t*>(w.data) + int64_t{panel} * w.k * kPanel) {}
+  F16Panel(const PackedMatrix& w, int panel)
+      : p(reinterpret_cast<const uint16_t*>(w.data) + int64_t{panel} * w.k * kPanel) {}
   static constexpr bool kGrouped = false;
   QB_INLINE void set_group(int) {}
   QB_INLINE F32x16 at(int k) const { return load_fp16(p + int64_t{k} * kPanel); }
@@ -42,8 +45,11 @@ struct Int4Panel {
   const uint8_t* zeros;
   F32x16 scale, zero;
   Int4Panel(const PackedMatrix& w, int panel)
-      : p(w.data + int64_t{panel} * w.k * (kPanel / 2)), scales(w.scales + int64_t{panel} * w.groups * kPanel),
-        zeros(w.zeros + int64_t{panel} * w.groups * kPanel), scale(set1(0)), zero(set1(0)) {}
+      : p(w.data + int64_t{panel} * w.k * (kPanel / 2)),
+        scales(w.scales + int64_t{panel} * w.groups * kPanel),
+        zeros(w.zeros + int64_t{panel} * w.groups * kPanel),
+        scale(set1(0)),
+        zero(set1(0)) {}
   static constexpr bool kGrouped = true;
   QB_INLINE void set_group(int g) {
     scale = kScaleIsF16 ? load_fp16(scales + g * kPanel) : load_bf16(scales + g * kPanel);
@@ -60,7 +66,9 @@ struct E4M3Panel {
   const float* scales;
   F32x16 scale;
   E4M3Panel(const PackedMatrix& w, int panel)
-      : p(w.data + int64_t{panel} * w.k * kPanel), scales(w.block_scales + int64_t{panel} * w.groups * kPanel), scale(set1(0)) {}
+      : p(w.data + int64_t{panel} * w.k * kPanel),
+        scales(w.block_scales + int64_t{panel} * w.groups * kPanel),
+        scale(set1(0)) {}
   static constexpr bool kGrouped = true;
   QB_INLINE void set_group(int g) { scale = load(scales + g * kPanel); }
   QB_INLINE F32x16 at(int k) const { return mul(load_e4m3(p + int64_t{k} * kPanel), scale); }
@@ -80,10 +88,11 @@ QB_INLINE void for_group_runs(const PackedMatrix& w, int begin, int end, bool gr
   }
 }
 
-/// acc[m][p] = sum over k of x[m][k] * panel p, segment by segment, the segments' sums as a balanced tree: after segment
-/// s, one finished subtree is waiting for each bit set in s + 1.
+/// acc[m][p] = sum over k of x[m][k] * panel p, segment by segment, the segments' sums as a balanced tree: after
+/// segment s, one finished subtree is waiting for each bit set in s + 1.
 template <int kRows, int kPanels, class Panel>
-QB_INLINE void product(const PackedMatrix& w, Panel* panels, const float* x, int64_t stride, F32x16 (&acc)[kRows][kPanels]) {
+QB_INLINE void product(const PackedMatrix& w, Panel* panels, const float* x, int64_t stride,
+                       F32x16 (&acc)[kRows][kPanels]) {
   F32x16 waiting[4][kRows][kPanels];
   const int length = (w.k + w.segments - 1) / w.segments;
   int level = 0;
@@ -94,21 +103,22 @@ QB_INLINE void product(const PackedMatrix& w, Panel* panels, const float* x, int
       for (int p = 0; p < kPanels; ++p) acc[m][p] = zero();
     const int begin = segment * length < w.k ? segment * length : w.k;
     const int end = begin + length < w.k ? begin + length : w.k;
-    for_group_runs(w, begin, end, Panel::kGrouped, [&](int run_begin, int run_end, int group) __attribute__((always_inline)) {
+    for_group_runs(
+        w, begin, end, Panel::kGrouped, [&](int run_begin, int run_end, int group) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) panels[p].set_group(group);
-      for (int k = run_begin; k < run_end; ++k) {
-        F32x16 b[kPanels];
+          for (int p = 0; p < kPanels; ++p) panels[p].set_group(group);
+          for (int k = run_begin; k < run_end; ++k) {
+            F32x16 b[kPanels];
 #pragma GCC unroll 4
-        for (int p = 0; p < kPanels; ++p) b[p] = panels[p].at(k);
+            for (int p = 0; p < kPanels; ++p) b[p] = panels[p].at(k);
 #pragma GCC unroll 16
-        for (int m = 0; m < kRows; ++m) {
-          const F32x16 a = set1(x[m * stride + k]);
+            for (int m = 0; m < kRows; ++m) {
+              const F32x16 a = set1(x[m * stride + k]);
 #pragma GCC unroll 4
-          for (int p = 0; p < kPanels; ++p) acc[m][p] = fma(a, b[p], acc[m][p]);
-        }
-      }
-    });
+              for (int p = 0; p < kPanels; ++p) acc[m][p] = fma(a, b[p], acc[m][p]);
+            }
+          }
+        });
     for (level = 0; (segment >> level) & 1; ++level)
       for (int m = 0; m < kRows; ++m)
         for (int p = 0; p < kPanels; ++p) acc[m][p] = add(waiting[level][m][p], acc[m][p]);
@@ -216,24 +226,33 @@ void matmul_form(const MatmulArgs& a, int panel_begin, int panel_end) {
   if (a.weight->group_of_k || kTileRows == 1) return many_rows<Panel>(a, panel_begin, panel_end);
 #if defined(__AVX2__)
   switch (a.rows) {
-    case 1: return few_rows<1, 4, Panel>(a, panel_begin, panel_end);
-    case 2: return few_rows<2, 2, Panel>(a, panel_begin, panel_end);
-    case 3: return few_rows<3, 2, Panel>(a, panel_begin, panel_end);
-    case 4: return few_rows<4, 1, Panel>(a, panel_begin, panel_end);
-    default: return many_rows<Panel>(a, panel_begin, panel_end);
+    case 1:
+      return few_rows<1, 4, Panel>(a, panel_begin, panel_end);
+    case 2:
+      return few_rows<2, 2, Panel>(a, panel_begin, panel_end);
+    case 3:
+      return few_rows<3, 2, Panel>(a, panel_begin, panel_end);
+    case 4:
+      return few_rows<4, 1, Panel>(a, panel_begin, panel_end);
+    default:
+      return many_rows<Panel>(a, panel_begin, panel_end);
   }
 #endif
 }
 
 inline void matmul(const MatmulArgs& a, int panel_begin, int panel_end) {
   switch (a.weight->form) {
-    case PackedMatrix::Form::kF32: return matmul_form<F32Panel>(a, panel_begin, panel_end);
-    case PackedMatrix::Form::kF16: return matmul_form<F16Panel>(a, panel_begin, panel_end);
-    case PackedMatrix::Form::kBF16: return matmul_form<BF16Panel>(a, panel_begin, panel_end);
+    case PackedMatrix::Form::kF32:
+      return matmul_form<F32Panel>(a, panel_begin, panel_end);
+    case PackedMatrix::Form::kF16:
+      return matmul_form<F16Panel>(a, panel_begin, panel_end);
+    case PackedMatrix::Form::kBF16:
+      return matmul_form<BF16Panel>(a, panel_begin, panel_end);
     case PackedMatrix::Form::kInt4:
       return a.weight->scale_is_f16 ? matmul_form<Int4Panel<true>>(a, panel_begin, panel_end)
                                     : matmul_form<Int4Panel<false>>(a, panel_begin, panel_end);
-    case PackedMatrix::Form::kE4M3: return matmul_form<E4M3Panel>(a, panel_begin, panel_end);
+    case PackedMatrix::Form::kE4M3:
+      return matmul_form<E4M3Panel>(a, panel_begin, panel_end);
   }
 }
 

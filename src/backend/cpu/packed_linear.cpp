@@ -33,14 +33,16 @@ void for_lanes(ThreadPool& pool, const Window& window, int panels, Fill fill) {
 }
 
 template <class Element>
-void pack_elements(PackedPart& part, const Element* stored, std::int64_t stride, const Window& window, ThreadPool& pool) {
+void pack_elements(PackedPart& part, const Element* stored, std::int64_t stride, const Window& window,
+                   ThreadPool& pool) {
   const int panels = part.matrix.panels();
   part.data.resize(static_cast<std::size_t>(panels) * window.k * kPanel * sizeof(Element));
   Element* out = reinterpret_cast<Element*>(part.data.data());
   for_lanes(pool, window, panels, [&](int panel, int lane, int row) {
     const Element* in = stored + row * stride + window.k_begin;
     Element* column = out + static_cast<std::int64_t>(panel) * window.k * kPanel + lane;
-    for (int k = 0; k < window.k; ++k) std::memcpy(column + static_cast<std::int64_t>(k) * kPanel, in + k, sizeof(Element));
+    for (int k = 0; k < window.k; ++k)
+      std::memcpy(column + static_cast<std::int64_t>(k) * kPanel, in + k, sizeof(Element));
   });
 }
 
@@ -56,7 +58,8 @@ void pack_dense(PackedPart& part, const LinearSource& source, const Window& wind
     case DType::kBF16:
       part.matrix.form = Form::kBF16;
       return pack_elements(part, reinterpret_cast<const std::uint16_t*>(view.data), source.k(), window, pool);
-    default: throw InputError("a Linear of dtype " + std::string(safetensors_name(view.dtype)) + " has no scales");
+    default:
+      throw InputError("a Linear of dtype " + std::string(safetensors_name(view.dtype)) + " has no scales");
   }
 }
 
@@ -64,19 +67,22 @@ void set_groups_of_k(PackedPart& part, const LinearSource& source, const Window&
   PackedMatrix& m = part.matrix;
   m.group_size = source.group_size();
   if (!source.group_index().empty()) {
-    const auto window_groups = source.group_index().subspan(static_cast<std::size_t>(window.k_begin), static_cast<std::size_t>(window.k));
+    const auto window_groups =
+        source.group_index().subspan(static_cast<std::size_t>(window.k_begin), static_cast<std::size_t>(window.k));
     part.group_of_k.assign(window_groups.begin(), window_groups.end());
     m.groups = static_cast<int>(source.k() / m.group_size);  // any group may appear in this rank's columns
     return;
   }
   if (window.k_begin % m.group_size != 0 || window.k % m.group_size != 0) {
-    throw InputError(fmt::format("{}: its groups of {} inputs cannot be split over the ranks; lower tensor_parallel_size",
-                                 module, m.group_size));
+    throw InputError(
+        fmt::format("{}: its groups of {} inputs cannot be split over the ranks; lower tensor_parallel_size", module,
+                    m.group_size));
   }
   m.groups = window.k / m.group_size;
 }
 
-void pack_int4(PackedPart& part, const LinearSource& source, const Window& window, const std::string& module, ThreadPool& pool) {
+void pack_int4(PackedPart& part, const LinearSource& source, const Window& window, const std::string& module,
+               ThreadPool& pool) {
   PackedMatrix& m = part.matrix;
   m.form = Form::kInt4;
   m.scale_is_f16 = source.scale_dtype() == DType::kF16;
@@ -88,7 +94,8 @@ void pack_int4(PackedPart& part, const LinearSource& source, const Window& windo
   part.scales.resize(static_cast<std::size_t>(panels) * m.groups * kPanel);
   part.zeros.resize(part.scales.size());
   pool.parallel_for(panels, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(source.k())), zeros(static_cast<std::size_t>(stored_groups));
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(source.k())),
+        zeros(static_cast<std::size_t>(stored_groups));
     std::vector<float> scales(static_cast<std::size_t>(stored_groups));
     for (int panel = static_cast<int>(begin); panel < end; ++panel) {
       for (int lane = 0; lane < kPanel; ++lane) {
@@ -97,7 +104,8 @@ void pack_int4(PackedPart& part, const LinearSource& source, const Window& windo
         source.read_groups(row, row + 1, scales.data(), zeros.data());
         std::uint8_t* out = part.data.data() + static_cast<std::int64_t>(panel) * window.k * (kPanel / 2) + lane % 8;
         for (int k = 0; k < window.k; ++k)
-          out[k * std::int64_t{kPanel / 2}] |= static_cast<std::uint8_t>(codes[window.k_begin + k] << (lane < 8 ? 0 : 4));
+          out[k * std::int64_t{kPanel / 2}] |=
+              static_cast<std::uint8_t>(codes[window.k_begin + k] << (lane < 8 ? 0 : 4));
         const std::int64_t group_base = static_cast<std::int64_t>(panel) * m.groups * kPanel + lane;
         for (int g = 0; g < m.groups; ++g) {
           const float scale = scales[first_group + g];
@@ -109,13 +117,15 @@ void pack_int4(PackedPart& part, const LinearSource& source, const Window& windo
   });
 }
 
-void pack_fp8(PackedPart& part, const LinearSource& source, const Window& window, const std::string& module, ThreadPool& pool) {
+void pack_fp8(PackedPart& part, const LinearSource& source, const Window& window, const std::string& module,
+              ThreadPool& pool) {
   PackedMatrix& m = part.matrix;
   constexpr int kBlock = 128;
   m.form = Form::kE4M3;
   m.group_size = kBlock;
   if (window.k_begin % kBlock != 0)
-    throw InputError(fmt::format("{}: its blocks of 128 inputs cannot be split over the ranks; lower tensor_parallel_size", module));
+    throw InputError(
+        fmt::format("{}: its blocks of 128 inputs cannot be split over the ranks; lower tensor_parallel_size", module));
   m.groups = (window.k + kBlock - 1) / kBlock;
   pack_elements(part, source.fp8_codes().data(), source.k(), window, pool);
   const std::int64_t stored_groups = (source.k() + kBlock - 1) / kBlock;
@@ -128,15 +138,22 @@ void pack_fp8(PackedPart& part, const LinearSource& source, const Window& window
   });
 }
 
-PackedPart pack_part(const LinearSource& source, const Window& window, const std::string& module, int segments, ThreadPool& pool) {
+PackedPart pack_part(const LinearSource& source, const Window& window, const std::string& module, int segments,
+                     ThreadPool& pool) {
   PackedPart part;
   part.matrix.n = window.rows;
   part.matrix.k = window.k;
   part.matrix.segments = segments;
   switch (source.kind()) {
-    case LinearSource::Kind::kDense: pack_dense(part, source, window, pool); break;
-    case LinearSource::Kind::kInt4: pack_int4(part, source, window, module, pool); break;
-    case LinearSource::Kind::kFp8Block: pack_fp8(part, source, window, module, pool); break;
+    case LinearSource::Kind::kDense:
+      pack_dense(part, source, window, pool);
+      break;
+    case LinearSource::Kind::kInt4:
+      pack_int4(part, source, window, module, pool);
+      break;
+    case LinearSource::Kind::kFp8Block:
+      pack_fp8(part, source, window, module, pool);
+      break;
   }
   part.matrix.data = part.data.data();
   part.matrix.scales = part.scales.data();
@@ -146,7 +163,8 @@ PackedPart pack_part(const LinearSource& source, const Window& window, const std
   return part;
 }
 
-void append_bias(PackedLinear& packed, const graph::LinearPart& part, const graph::RowRange& rows, const model::WeightSource& source) {
+void append_bias(PackedLinear& packed, const graph::LinearPart& part, const graph::RowRange& rows,
+                 const model::WeightSource& source) {
   const std::int64_t shape[] = {part.module_n};
   const std::vector<float> whole = source.tensor(part.module + ".bias", shape).to_floats();
   packed.bias.insert(packed.bias.end(), whole.begin() + rows.begin, whole.begin() + rows.begin + rows.count);
@@ -164,12 +182,15 @@ std::size_t PackedLinear::bytes() const {
   return total;
 }
 
-PackedLinear pack_linear(const graph::LinearSpec& spec, const model::WeightSource& source, int rank, int ranks, ThreadPool& pool) {
+PackedLinear pack_linear(const graph::LinearSpec& spec, const model::WeightSource& source, int rank, int ranks,
+                         ThreadPool& pool) {
   const bool rows_split = spec.shard == graph::Shard::kRows;
   const int parts_of_k = rows_split ? ranks : 1;
   if (parts_of_k > 1 && (kSegments % ranks != 0 || spec.k % kSegments != 0)) {
-    throw InputError(fmt::format("{}: {} inputs cannot be summed over {} ranks in a fixed order; on a CPU tensor_parallel_size "
-                                 "is 1, 2, 4 or 8", spec.parts[0].module, spec.k, ranks));
+    throw InputError(
+        fmt::format("{}: {} inputs cannot be summed over {} ranks in a fixed order; on a CPU tensor_parallel_size "
+                    "is 1, 2, 4 or 8",
+                    spec.parts[0].module, spec.k, ranks));
   }
   PackedLinear packed;
   packed.k = spec.k / parts_of_k;

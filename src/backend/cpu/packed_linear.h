@@ -35,6 +35,7 @@ struct PackedLinear {
 };
 
 /// Throws InputError where the sums of a row split cannot be cut at `ranks` (k or the group size does not divide).
-PackedLinear pack_linear(const graph::LinearSpec& spec, const model::WeightSource& source, int rank, int ranks, ThreadPool& pool);
+PackedLinear pack_linear(const graph::LinearSpec& spec, const model::WeightSource& source, int rank, int ranks,
+                         ThreadPool& pool);
 
 }  // namespace qwenbench::backend::cpu

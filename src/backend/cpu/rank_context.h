@@ -37,7 +37,11 @@ class Activations {
 
 struct RankContext {
   RankContext(graph::Plan plan_, int rank_, int threads, std::shared_ptr<comm::Communicator> comm_)
-      : plan(std::move(plan_)), rank(rank_), comm(std::move(comm_)), pool(threads), scratch(static_cast<std::size_t>(pool.size())) {}
+      : plan(std::move(plan_)),
+        rank(rank_),
+        comm(std::move(comm_)),
+        pool(threads),
+        scratch(static_cast<std::size_t>(pool.size())) {}
 
   graph::Plan plan;
   int rank;
@@ -55,7 +59,8 @@ struct RankContext {
   }
 
   /// task(begin, end) over items of about `floats_each` work; work too small to share stays on this thread.
-  void for_items(std::int64_t items, std::int64_t floats_each, const std::function<void(std::int64_t, std::int64_t)>& task) {
+  void for_items(std::int64_t items, std::int64_t floats_each,
+                 const std::function<void(std::int64_t, std::int64_t)>& task) {
     constexpr std::int64_t kWorthAThread = 16384;
     if (items * floats_each < kWorthAThread) {
       if (items > 0) task(0, items);

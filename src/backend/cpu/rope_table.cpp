@@ -55,7 +55,8 @@ void RopeTable::fill(std::span<const std::array<std::int32_t, 3>> positions, con
   }
 }
 
-void vision_rope(int grid_h, int grid_w, int merge_size, int head_dim, std::vector<float>& cos, std::vector<float>& sin) {
+void vision_rope(int grid_h, int grid_w, int merge_size, int head_dim, std::vector<float>& cos,
+                 std::vector<float>& sin) {
   const int quarter = head_dim / 4;
   const std::vector<float> frequency = inverse_frequencies(10000.0, head_dim / 2);
   cos.clear();

@@ -29,6 +29,7 @@ class RopeTable {
 
 /// 2-D RoPE of the vision tower: cos and sin [patches, head_dim / 2] in merge-block order. The first half of the angles
 /// turns with the row, the second with the column: 10000^(-2j / (head_dim / 2)), j < head_dim / 4.
-void vision_rope(int grid_h, int grid_w, int merge_size, int head_dim, std::vector<float>& cos, std::vector<float>& sin);
+void vision_rope(int grid_h, int grid_w, int merge_size, int head_dim, std::vector<float>& cos,
+                 std::vector<float>& sin);
 
 }  // namespace qwenbench::backend::cpu

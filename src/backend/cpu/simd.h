@@ -43,10 +43,13 @@ QB_INLINE F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 QB_INLINE F32x16 select_less(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
 }
-QB_INLINE F32x16 round_even(F32x16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+QB_INLINE F32x16 round_even(F32x16 a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
 /// a * 2^n for whole n; the result must be a normal number.
 QB_INLINE F32x16 scale_exponent(F32x16 a, F32x16 n) {
-  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23)))};
+  return {
+      _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23)))};
 }
 QB_INLINE F32x16 load_bf16(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
@@ -119,13 +122,16 @@ QB_INLINE F32x16 round_even(F32x16 a) {
 QB_INLINE __m256 scale_exponent8(__m256 a, __m256 n) {
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
 }
-QB_INLINE F32x16 scale_exponent(F32x16 a, F32x16 n) { return {scale_exponent8(a.lo, n.lo), scale_exponent8(a.hi, n.hi)}; }
+QB_INLINE F32x16 scale_exponent(F32x16 a, F32x16 n) {
+  return {scale_exponent8(a.lo, n.lo), scale_exponent8(a.hi, n.hi)};
+}
 QB_INLINE __m256 load_bf16_8(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
 }
 QB_INLINE F32x16 load_bf16(const uint16_t* p) { return {load_bf16_8(p), load_bf16_8(p + 8)}; }
 QB_INLINE F32x16 load_fp16(const uint16_t* p) {
-  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
 }
 QB_INLINE F32x16 load_u8(const uint8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p))),
@@ -189,30 +195,54 @@ QB_INLINE float fp16_rounded(float x) {
   const float rounded = (magnitude + step) - step;
   return from_bits(to_bits(rounded) | sign);
 }
-QB_INLINE F32x16 set1(float x) { return each([=](int) { return x; }); }
-QB_INLINE F32x16 load(const float* p) { return each([=](int i) { return p[i]; }); }
+QB_INLINE F32x16 set1(float x) {
+  return each([=](int) { return x; });
+}
+QB_INLINE F32x16 load(const float* p) {
+  return each([=](int i) { return p[i]; });
+}
 QB_INLINE void store(float* p, F32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = a.v[i];
 }
 QB_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
   return each([&](int i) { return __builtin_fmaf(a.v[i], b.v[i], c.v[i]); });
 }
-QB_INLINE F32x16 add(F32x16 a, F32x16 b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
-QB_INLINE F32x16 sub(F32x16 a, F32x16 b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
-QB_INLINE F32x16 mul(F32x16 a, F32x16 b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
-QB_INLINE F32x16 div(F32x16 a, F32x16 b) { return each([&](int i) { return a.v[i] / b.v[i]; }); }
-QB_INLINE F32x16 max(F32x16 a, F32x16 b) { return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-QB_INLINE F32x16 min(F32x16 a, F32x16 b) { return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
+QB_INLINE F32x16 add(F32x16 a, F32x16 b) {
+  return each([&](int i) { return a.v[i] + b.v[i]; });
+}
+QB_INLINE F32x16 sub(F32x16 a, F32x16 b) {
+  return each([&](int i) { return a.v[i] - b.v[i]; });
+}
+QB_INLINE F32x16 mul(F32x16 a, F32x16 b) {
+  return each([&](int i) { return a.v[i] * b.v[i]; });
+}
+QB_INLINE F32x16 div(F32x16 a, F32x16 b) {
+  return each([&](int i) { return a.v[i] / b.v[i]; });
+}
+QB_INLINE F32x16 max(F32x16 a, F32x16 b) {
+  return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+QB_INLINE F32x16 min(F32x16 a, F32x16 b) {
+  return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
 QB_INLINE F32x16 select_less(F32x16 a, F32x16 b, F32x16 yes, F32x16 no) {
   return each([&](int i) { return a.v[i] < b.v[i] ? yes.v[i] : no.v[i]; });
 }
-QB_INLINE F32x16 round_even(F32x16 a) { return each([&](int i) { return __builtin_rintf(a.v[i]); }); }
+QB_INLINE F32x16 round_even(F32x16 a) {
+  return each([&](int i) { return __builtin_rintf(a.v[i]); });
+}
 QB_INLINE F32x16 scale_exponent(F32x16 a, F32x16 n) {
   return each([&](int i) { return from_bits(to_bits(a.v[i]) + (uint32_t(int32_t(n.v[i])) << 23)); });
 }
-QB_INLINE F32x16 load_bf16(const uint16_t* p) { return each([=](int i) { return from_bits(uint32_t(p[i]) << 16); }); }
-QB_INLINE F32x16 load_fp16(const uint16_t* p) { return each([=](int i) { return float_of_fp16(p[i]); }); }
-QB_INLINE F32x16 load_u8(const uint8_t* p) { return each([=](int i) { return float(p[i]); }); }
+QB_INLINE F32x16 load_bf16(const uint16_t* p) {
+  return each([=](int i) { return from_bits(uint32_t(p[i]) << 16); });
+}
+QB_INLINE F32x16 load_fp16(const uint16_t* p) {
+  return each([=](int i) { return float_of_fp16(p[i]); });
+}
+QB_INLINE F32x16 load_u8(const uint8_t* p) {
+  return each([=](int i) { return float(p[i]); });
+}
 QB_INLINE F32x16 load_e4m3(const uint8_t* p) {
   return each([=](int i) {
     const uint32_t sign = uint32_t(p[i] & 0x80u) << 24, magnitude = p[i] & 0x7fu;
@@ -229,7 +259,9 @@ QB_INLINE F32x16 round_bf16(F32x16 a) {
     return from_bits((bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u);
   });
 }
-QB_INLINE F32x16 round_fp16(F32x16 a) { return each([&](int i) { return fp16_rounded(a.v[i]); }); }
+QB_INLINE F32x16 round_fp16(F32x16 a) {
+  return each([&](int i) { return fp16_rounded(a.v[i]); });
+}
 
 #endif
 

@@ -20,7 +20,8 @@ void prepare(TextStep& step, const StepInput& input, CpuKvCache& cache,
     for (int i = 0; i < sequence.num_rows; ++i) {
       const int position = sequence.kv_length - sequence.num_rows + i;
       step.slots[sequence.first_row + i] =
-          std::int64_t{sequence.blocks[position / cache.block_size()]} * cache.block_size() + position % cache.block_size();
+          std::int64_t{sequence.blocks[position / cache.block_size()]} * cache.block_size() +
+          position % cache.block_size();
     }
   }
   step.is_image.assign(tokens, 0);
@@ -35,7 +36,8 @@ void prepare(TextStep& step, const StepInput& input, CpuKvCache& cache,
   }
 }
 
-void run(RankContext& context, Activations& acts, const TextStep& step, const graph::Embed& op, const EmbeddingShard& embedding) {
+void run(RankContext& context, Activations& acts, const TextStep& step, const graph::Embed& op,
+         const EmbeddingShard& embedding) {
   const std::int64_t width = acts.width(op.out);
   float* out = acts.data(op.out);
   context.for_items(acts.rows(op.out), width, [&](std::int64_t begin, std::int64_t end) {
@@ -45,12 +47,19 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
         std::fill_n(out + row * width, width, 0.0f);
         continue;
       }
-      const std::uint8_t* stored = embedding.rows.data() + id * width * static_cast<std::int64_t>(size_of(embedding.view.dtype));
+      const std::uint8_t* stored =
+          embedding.rows.data() + id * width * static_cast<std::int64_t>(size_of(embedding.view.dtype));
       for (std::int64_t i = 0; i < width; ++i) {
         switch (embedding.view.dtype) {
-          case DType::kBF16: out[row * width + i] = bf16_to_float(reinterpret_cast<const std::uint16_t*>(stored)[i]); break;
-          case DType::kF16: out[row * width + i] = fp16_to_float(reinterpret_cast<const std::uint16_t*>(stored)[i]); break;
-          default: out[row * width + i] = reinterpret_cast<const float*>(stored)[i]; break;
+          case DType::kBF16:
+            out[row * width + i] = bf16_to_float(reinterpret_cast<const std::uint16_t*>(stored)[i]);
+            break;
+          case DType::kF16:
+            out[row * width + i] = fp16_to_float(reinterpret_cast<const std::uint16_t*>(stored)[i]);
+            break;
+          default:
+            out[row * width + i] = reinterpret_cast<const float*>(stored)[i];
+            break;
         }
       }
     }
@@ -61,12 +70,14 @@ void run(RankContext&, Activations& acts, const TextStep& step, const graph::Pla
   const std::int64_t width = acts.width(op.x);
   for (std::size_t row = 0; row < step.picture_of_row.size(); ++row) {
     if (const auto* picture = step.picture_of_row[row])
-      std::copy_n(picture->row(0, step.feature_of_row[row]), width, acts.data(op.x) + static_cast<std::int64_t>(row) * width);
+      std::copy_n(picture->row(0, step.feature_of_row[row]), width,
+                  acts.data(op.x) + static_cast<std::int64_t>(row) * width);
   }
 }
 
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::QkNormRopeAppend& op) {
-  const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads, kv_heads = context.plan.local_kv_heads;
+  const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads,
+            kv_heads = context.plan.local_kv_heads;
   const std::int64_t width = acts.width(op.qkv);
   const float eps = context.plan.norms[op.q_norm].eps;
   const float* q_weight = context.norms[op.q_norm].weight.data();
@@ -100,7 +111,8 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
     const float* k = qkv + (heads + h) * d;
     const int head = context.rank / copies * kv_heads + h, tokens = acts.rows(op.qkv);
     step.input->observer->observe(KvObserver::Kind::kKey, op.layer, head, k, tokens, width, step.is_image);
-    step.input->observer->observe(KvObserver::Kind::kValue, op.layer, head, k + kv_heads * d, tokens, width, step.is_image);
+    step.input->observer->observe(KvObserver::Kind::kValue, op.layer, head, k + kv_heads * d, tokens, width,
+                                  step.is_image);
   }
 }
 
@@ -166,14 +178,17 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
     float* scratch = context.scratch_of(thread, attention_scratch_floats(d));
     for (std::size_t i = next++; i < tasks.size(); i = next++) attend(tasks[i], scratch);
   };
-  if (tasks.size() < 2) work(0);
-  else context.pool.run(work);
+  if (tasks.size() < 2)
+    work(0);
+  else
+    context.pool.run(work);
 }
 
 void run(RankContext&, Activations& acts, const TextStep& step, const graph::SelectOutputs& op) {
   const std::int64_t width = acts.width(op.in);
   for (std::size_t i = 0; i < step.input->output_rows.size(); ++i)
-    std::copy_n(acts.data(op.in) + step.input->output_rows[i] * width, width, acts.data(op.out) + static_cast<std::int64_t>(i) * width);
+    std::copy_n(acts.data(op.in) + step.input->output_rows[i] * width, width,
+                acts.data(op.out) + static_cast<std::int64_t>(i) * width);
 }
 
 }  // namespace qwenbench::backend::cpu

@@ -30,10 +30,10 @@ struct EmbeddingShard {
 struct TextStep {
   const StepInput* input = nullptr;
   CpuKvCache* cache = nullptr;
-  std::vector<float> cos, sin;                             // [tokens, head_dim / 2]
-  std::vector<std::int64_t> slots;                         // KV slot of every token
-  std::vector<std::uint8_t> is_image;                      // of every token
-  std::vector<const CpuVisualFeatures*> picture_of_row;    // nullptr: text
+  std::vector<float> cos, sin;                           // [tokens, head_dim / 2]
+  std::vector<std::int64_t> slots;                       // KV slot of every token
+  std::vector<std::uint8_t> is_image;                    // of every token
+  std::vector<const CpuVisualFeatures*> picture_of_row;  // nullptr: text
   std::vector<int> feature_of_row;
 };
 
@@ -42,7 +42,8 @@ void prepare(TextStep& step, const StepInput& input, CpuKvCache& cache,
              std::span<const std::shared_ptr<const VisualFeatures>> pictures, RopeTable& rope,
              const model::TextConfig& config);
 
-void run(RankContext& context, Activations& acts, const TextStep& step, const graph::Embed& op, const EmbeddingShard& embedding);
+void run(RankContext& context, Activations& acts, const TextStep& step, const graph::Embed& op,
+         const EmbeddingShard& embedding);
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::PlaceVisual& op);
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::QkNormRopeAppend& op);
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::PagedAttention& op);

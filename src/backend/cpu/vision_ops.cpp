@@ -19,7 +19,8 @@ std::vector<Interpolation> interpolate(int count, int side) {
   const float end = static_cast<float>(side - 1);
   const float step = count > 1 ? end / static_cast<float>(count - 1) : 0.0f;
   for (int i = 0; i < count; ++i) {
-    const float at = i < count / 2 || count == 1 ? step * static_cast<float>(i) : end - step * static_cast<float>(count - 1 - i);
+    const float at =
+        i < count / 2 || count == 1 ? step * static_cast<float>(i) : end - step * static_cast<float>(count - 1 - i);
     const int floor = static_cast<int>(at);
     result.push_back({floor, std::min(floor + 1, side - 1), at - static_cast<float>(floor)});
   }
@@ -39,8 +40,8 @@ Heads heads_of(const RankContext& context) {
 
 /// Q, K and V of one head, rearranged for the attention kernel; padding is zero and adds nothing.
 struct HeadTiles {
-  AlignedVector<float> q, out;          // [tokens, padded]
-  AlignedVector<float> keys, values;    // tiles [padded][16] and [16][padded]
+  AlignedVector<float> q, out;        // [tokens, padded]
+  AlignedVector<float> keys, values;  // tiles [padded][16] and [16][padded]
 };
 
 void fill_tiles(HeadTiles& tiles, const Heads& h, const float* qkv, int head, int tokens) {
@@ -54,7 +55,8 @@ void fill_tiles(HeadTiles& tiles, const Heads& h, const float* qkv, int head, in
     const float* q = qkv + t * h.width + head * h.dim;
     const float* k = q + h.heads * h.dim;
     const float* v = k + h.heads * h.dim;
-    const std::size_t tile = static_cast<std::size_t>(t / kTokenTile) * tile_floats, lane = static_cast<std::size_t>(t % kTokenTile);
+    const std::size_t tile = static_cast<std::size_t>(t / kTokenTile) * tile_floats,
+                      lane = static_cast<std::size_t>(t % kTokenTile);
     for (int i = 0; i < h.dim; ++i) {
       tiles.q[static_cast<std::size_t>(t) * h.padded + i] = q[i];
       tiles.keys[tile + static_cast<std::size_t>(i) * kTokenTile + lane] = k[i];
@@ -90,16 +92,20 @@ void attend_block(const RankContext& context, HeadTiles& tiles, const Heads& h, 
 
 }  // namespace
 
-void run(RankContext& context, Activations& acts, const ImagePass& pass, const graph::AddPositionEmbedding& op, const PositionTable& table) {
+void run(RankContext& context, Activations& acts, const ImagePass& pass, const graph::AddPositionEmbedding& op,
+         const PositionTable& table) {
   const int width = acts.width(op.x), merge = context.plan.config.vision.spatial_merge_size;
   const auto rows = interpolate(pass.grid_h, table.side), columns = interpolate(pass.grid_w, table.side);
   float* x = acts.data(op.x);
-  const auto entry = [&](int row, int column) { return table.values.data() + (std::int64_t{row} * table.side + column) * width; };
+  const auto entry = [&](int row, int column) {
+    return table.values.data() + (std::int64_t{row} * table.side + column) * width;
+  };
   const auto add_patch = [&](int row, int column) {
     const Interpolation &y = rows[row], &z = columns[column];
     const float w00 = (1 - y.weight) * (1 - z.weight), w01 = (1 - y.weight) * z.weight;
     const float w10 = y.weight * (1 - z.weight), w11 = y.weight * z.weight;
-    const float *e00 = entry(y.floor, z.floor), *e01 = entry(y.floor, z.ceil), *e10 = entry(y.ceil, z.floor), *e11 = entry(y.ceil, z.ceil);
+    const float *e00 = entry(y.floor, z.floor), *e01 = entry(y.floor, z.ceil), *e10 = entry(y.ceil, z.floor),
+                *e11 = entry(y.ceil, z.ceil);
     for (int i = 0; i < width; ++i) x[i] += ((e00[i] * w00 + e01[i] * w01) + e10[i] * w10) + e11[i] * w11;
     x += width;
   };
@@ -115,7 +121,8 @@ void run(RankContext& context, Activations& acts, const ImagePass& pass, const g
   context.for_items(acts.rows(op.qkv), h.width, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row)
       for (int head = 0; head < 2 * h.heads; ++head)  // queries, then keys
-        context.kernels.rope(qkv + row * h.width + head * h.dim, pass.cos.data() + row * (h.dim / 2), pass.sin.data() + row * (h.dim / 2), h.dim);
+        context.kernels.rope(qkv + row * h.width + head * h.dim, pass.cos.data() + row * (h.dim / 2),
+                             pass.sin.data() + row * (h.dim / 2), h.dim);
   });
 }
 
@@ -137,7 +144,8 @@ void run(RankContext& context, Activations& acts, const graph::VisionAttention& 
   });
   for (int t = 0; t < tokens; ++t)
     for (int head = 0; head < h.heads; ++head)
-      std::copy_n(tiles[head].out.data() + std::int64_t{t} * h.padded, h.dim, out + (std::int64_t{t} * h.heads + head) * h.dim);
+      std::copy_n(tiles[head].out.data() + std::int64_t{t} * h.padded, h.dim,
+                  out + (std::int64_t{t} * h.heads + head) * h.dim);
 }
 
 }  // namespace qwenbench::backend::cpu

@@ -19,7 +19,8 @@ struct PositionTable {
   int side = 0;
 };
 
-void run(RankContext& context, Activations& acts, const ImagePass& pass, const graph::AddPositionEmbedding& op, const PositionTable& table);
+void run(RankContext& context, Activations& acts, const ImagePass& pass, const graph::AddPositionEmbedding& op,
+         const PositionTable& table);
 void run(RankContext& context, Activations& acts, const ImagePass& pass, const graph::VisionRope& op);
 void run(RankContext& context, Activations& acts, const graph::VisionAttention& op);
 
