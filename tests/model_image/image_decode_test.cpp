@@ -21,7 +21,8 @@ std::string decode_error(const std::vector<std::uint8_t>& bytes) {
 
 TEST_CASE("pixels are Pillow's") {
   int files = 0;
-  for (const auto& entry : image_fixture("cases.json")["cases"]) {
+  const auto fixture = image_fixture("cases.json");
+  for (const auto& entry : fixture["cases"]) {
     const std::string file = entry["file"];
     CAPTURE(file);
     const RgbImage image = read_image(kImageFixtures + file);
@@ -45,8 +46,9 @@ TEST_CASE("every truncation is an error, or the whole image") {
       CAPTURE(size);
       std::string error;
       try {
-        // A PNG without its IEND still has all pixels.
-        CHECK(decode_bytes({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)}).rgb == image.rgb);
+        const auto end = whole.begin() + static_cast<std::ptrdiff_t>(size);
+        const RgbImage part = decode_bytes({whole.begin(), end});
+        CHECK(part.rgb == image.rgb);  // a PNG without its IEND still has all pixels
       } catch (const InputError& e) {
         error = e.what();
         CHECK(error.find('\n') == std::string::npos);
