@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "base/error.h"
 #include "model/linear_int4.h"
@@ -77,19 +78,26 @@ void check_weight_shape(const LinearTensors& tensors) {
   }
 }
 
-/// Empty where the module has none, or one that its writer never set (all -1).
+/// Empty where the module has none, or one that its writer never set (all -1). Every group must have as many columns as
+/// the next: the reference sorts the columns by group and cuts them evenly.
 std::span<const std::int32_t> read_group_index(const LinearTensors& tensors, std::int64_t groups) {
   const std::string name = tensors.module + ".weight_g_idx";
   if (!tensors.table.has_tensor(name)) return {};
+  const auto fail = [&](const std::string& message) {
+    throw InputError(fmt::format("{}: tensor {}: {}", tensors.table.place_of(name), name, message));
+  };
   const std::int64_t shape[] = {tensors.k};
   const TensorView view = checked_tensor(tensors.table, name, shape, kWord);
   const std::span index(reinterpret_cast<const std::int32_t*>(view.data), static_cast<std::size_t>(tensors.k));
   if (std::all_of(index.begin(), index.end(), [](std::int32_t group) { return group == -1; })) return {};
-  const auto bad =
-      std::find_if(index.begin(), index.end(), [&](std::int32_t group) { return group < 0 || group >= groups; });
-  if (bad != index.end()) {
-    throw InputError(fmt::format("{}: tensor {} holds group {} for column {}, must be 0 to {}",
-                                 tensors.table.place_of(name), name, *bad, bad - index.begin(), groups - 1));
+  std::vector<std::int64_t> columns(static_cast<std::size_t>(groups));
+  for (const std::int32_t group : index) {
+    if (group < 0 || group >= groups) fail(fmt::format("holds group {}, must be 0 to {}", group, groups - 1));
+    ++columns[static_cast<std::size_t>(group)];
+  }
+  for (const std::int64_t count : columns) {
+    if (count != tensors.k / groups)
+      fail(fmt::format("gives a group {} columns, must be {}", count, tensors.k / groups));
   }
   return index;
 }
