@@ -3,6 +3,7 @@
 #include <ostream>
 
 #include "command_main.h"
+#include "dry_run.h"
 #include "run_options.h"
 
 namespace qwenbench::tools {
@@ -14,8 +15,7 @@ int run_command(const std::vector<std::string>& args, std::ostream& out, std::os
   add_run_options(app, arguments);
   if (!parse_arguments(app, args, out)) return 0;
   const profile::Profile profile = load_profile(arguments);
-  out << profile::to_json(profile) << "\n";
-  return 0;
+  return dry_run(profile, arguments.assume_devices, out);
 }
 
 }  // namespace qwenbench::tools
