@@ -78,8 +78,9 @@ class Experiment {
     require_writable(output_);
     if (options_.save_logits) require_writable(*options_.save_logits);
     if ((options_.save_logits || options_.reference_logits) && !scored()) {
-      throw InputError("logits are saved and compared over the quality set, which dummy weights or an empty "
-                       "quality.dataset leave out; name a dataset and a checkpoint");
+      throw InputError(
+          "logits are saved and compared over the quality set, which dummy weights or an empty "
+          "quality.dataset leave out; name a dataset and a checkpoint");
     }
     for (const report::SloLimit& limit : slo_) report::metric_value(report::VariantResult{}, limit.metric, limit.stat);
     const workload::ModelLocation location = workload::locate_model(profile_, profile_.load_format == "dummy");
@@ -95,7 +96,8 @@ class Experiment {
 
   void load() {
     const bool dummy = profile_.load_format == "dummy";
-    weights_ = dummy ? model::make_dummy_weights(directory_, profile_.workload.seed) : model::open_checkpoint(directory_);
+    weights_ =
+        dummy ? model::make_dummy_weights(directory_, profile_.workload.seed) : model::open_checkpoint(directory_);
     Progress progress(err_, options_.progress, "loading weights", static_cast<std::int64_t>(weights_->total_bytes()));
     std::mutex mutex;
     model_ = engine::Model::load(*weights_, profile_.engine, [&](std::size_t bytes) {
@@ -173,7 +175,9 @@ class Experiment {
     options.warmup_prompts = workload.warmup_prompts;
     options.on_finished = [&] { progress.advance(); };
     if (renderer_->has_tokenizer()) {
-      options.detokenize = [this](std::span<const std::int32_t> ids) { return renderer_->tokenizer().decode(ids, true); };
+      options.detokenize = [this](std::span<const std::int32_t> ids) {
+        return renderer_->tokenizer().decode(ids, true);
+      };
     }
     timing_ = run_timing(timed, timed_.requests, options);
     cancelled_ = timing_.cancelled;
@@ -196,7 +200,8 @@ class Experiment {
     options.hidden_size = model_->config().text.hidden_size;
     options.vocab_size = model_->config().text.vocab_size;
     options.logits = [this](std::span<const float> hidden, int rows) { return model_->logits(hidden, rows); };
-    options.reference_name = file_reference_ ? options_.reference_logits->filename().string() : profile_.variants[0].name;
+    options.reference_name =
+        file_reference_ ? options_.reference_logits->filename().string() : profile_.variants[0].name;
     return options;
   }
 
@@ -206,7 +211,8 @@ class Experiment {
     for (std::size_t i = 0; i < variants_.size(); ++i) variants.push_back(scored_variant(i, profile_.engine));
     quality::ScoringOptions options = scoring_options();
     const std::size_t passes = variants.size() + (file_reference_ ? 0 : 1);
-    Progress progress(err_, options_.progress, "scoring quality", static_cast<std::int64_t>(passes * quality_.requests.size()));
+    Progress progress(err_, options_.progress, "scoring quality",
+                      static_cast<std::int64_t>(passes * quality_.requests.size()));
     options.on_scored = [&] { progress.advance(); };
     ThreadPool pool(model_->threads());
     quality::ScoringOutcome outcome;

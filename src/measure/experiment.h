@@ -20,8 +20,8 @@ struct RunOptions {
   std::string cli_command;                                // as typed: written into the result file
 };
 
-/// Runs `profile`: the table goes to `out`, progress and the path of the result file to `err`. Returns the exit code: 0;
-/// 1 where an slo is missed or every request failed; 130 after Ctrl-C, when what was measured by then is written and
+/// Runs `profile`: the table goes to `out`, progress and the path of the result file to `err`. Returns the exit code:
+/// 0; 1 where an slo is missed or every request failed; 130 after Ctrl-C, when what was measured by then is written and
 /// marked was_cancelled. Throws InputError or DeviceError; where the engine fails after measurements began, they are
 /// written likewise before.
 int run_experiment(const profile::Profile& profile, const RunOptions& options, std::ostream& out, std::ostream& err);

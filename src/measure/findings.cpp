@@ -75,9 +75,10 @@ void warn_of_timing(const VariantResult& variant, std::vector<Warning>& warnings
       first = fmt::format("{}: {}", request.id, request.error);
       break;
     }
-    warnings.push_back({"REQUESTS_FAILED",
-                        fmt::format("variant {}: {} requests failed, the first is {}", variant.name, summary.failed, first),
-                        std::nullopt});
+    warnings.push_back(
+        {"REQUESTS_FAILED",
+         fmt::format("variant {}: {} requests failed, the first is {}", variant.name, summary.failed, first),
+         std::nullopt});
   }
 }
 
@@ -109,8 +110,8 @@ report::EngineInfo describe_engine(const profile::Profile& profile, const model:
   info.tp_size = model.ranks();
   info.kv_block_size = profile.engine.block_size;
   info.num_kv_blocks = first.num_kv_blocks;
-  const std::size_t block = backend::kv_block_bytes(model.config(), model.ranks(), profile.variants.front().kv_cache_dtype,
-                                                    profile.engine.block_size);
+  const std::size_t block = backend::kv_block_bytes(model.config(), model.ranks(),
+                                                    profile.variants.front().kv_cache_dtype, profile.engine.block_size);
   for (int rank = 0; rank < model.ranks(); ++rank) {
     report::RankMemory memory;
     memory.weights = static_cast<std::int64_t>(model.weight_bytes(rank));

@@ -14,8 +14,8 @@
 
 namespace qwenbench::measure {
 
-/// Warnings that the finished measurements give rise to, in the order of their codes: DUMMY_WEIGHTS, KV_SCALE_UNIT (with
-/// its measured impact), KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED.
+/// Warnings that the finished measurements give rise to, in the order of their codes: DUMMY_WEIGHTS, KV_SCALE_UNIT
+/// (with its measured impact), KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED.
 std::vector<report::Warning> find_warnings(const std::vector<PreparedVariant>& variants, const report::Result& result);
 
 report::EngineInfo describe_engine(const profile::Profile& profile, const model::WeightSource& weights,

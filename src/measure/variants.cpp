@@ -7,7 +7,8 @@ namespace {
 
 using Kind = backend::KvObserver::Kind;
 
-void diagnose(const calibration::KvStatistics& statistics, report::LayerScales& row, const model::LayerKvScales& scales) {
+void diagnose(const calibration::KvStatistics& statistics, report::LayerScales& row,
+              const model::LayerKvScales& scales) {
   const calibration::Fp8Loss k = calibration::fp8_loss(statistics, Kind::kKey, row.layer, scales.k);
   const calibration::Fp8Loss v = calibration::fp8_loss(statistics, Kind::kValue, row.layer, scales.v);
   row.k_amax = statistics.of(Kind::kKey, row.layer).largest();
