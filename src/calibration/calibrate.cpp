@@ -14,8 +14,10 @@ namespace {
 using workload::Request;
 
 [[noreturn]] void complain(int layer, const std::string& who) {
-  throw InputError(fmt::format("calibration: K or V of layer {} is NaN or infinite for {}; the checkpoint or the picture is "
-                               "damaged, and no scale can be made from it", layer, who));
+  throw InputError(
+      fmt::format("calibration: K or V of layer {} is NaN or infinite for {}; the checkpoint or the picture is "
+                  "damaged, and no scale can be made from it",
+                  layer, who));
 }
 
 /// A step computes many requests at once: runs those that were under way alone, until one shows the fault again.

@@ -34,9 +34,9 @@ class SessionCalibrationRun : public CalibrationRun {
   std::unique_ptr<engine::Session> session_;
 };
 
-/// Prefills every request (text and pictures, through the cache; nothing is generated beyond what a request's max_tokens
-/// says). `on_finished` is called after every request. Returns false where interrupted() ended it. Throws InputError
-/// naming layer and request where K or V is NaN or infinite.
+/// Prefills every request (text and pictures, through the cache; nothing is generated beyond what a request's
+/// max_tokens says). `on_finished` is called after every request. Returns false where interrupted() ended it. Throws
+/// InputError naming layer and request where K or V is NaN or infinite.
 bool collect_statistics(CalibrationRun& run, KvStatistics& statistics, std::span<const workload::Request> requests,
                         const std::function<void()>& on_finished = {});
 

@@ -82,7 +82,8 @@ Fp8Loss fp8_loss(const KvStatistics& statistics, backend::KvObserver::Kind kind,
 
 KvStatistics::KvStatistics(int layers, int kv_heads, int head_dim)
     : layers_(layers), kv_heads_(kv_heads), head_dim_(head_dim) {
-  const auto slots = static_cast<std::size_t>(2) * static_cast<std::size_t>(layers) * static_cast<std::size_t>(kv_heads);
+  const auto slots =
+      static_cast<std::size_t>(2) * static_cast<std::size_t>(layers) * static_cast<std::size_t>(kv_heads);
   slots_.reserve(slots);
   for (std::size_t i = 0; i < slots; ++i) slots_.push_back(std::make_unique<Slot>());
 }

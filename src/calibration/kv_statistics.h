@@ -1,5 +1,5 @@
-// What K and V look like: how often every bf16 magnitude occurs, per layer, K or V, and KV head. The cache rounds to bf16
-// before it scales, so that such a histogram answers every question about a scale exactly.
+// What K and V look like: how often every bf16 magnitude occurs, per layer, K or V, and KV head. The cache rounds to
+// bf16 before it scales, so that such a histogram answers every question about a scale exactly.
 #pragma once
 
 #include <array>
@@ -38,9 +38,9 @@ class MagnitudeHistogram {
 
 /// What E4M3 with one scale does to the values of a histogram. Shares are of all values, 0..1.
 struct Fp8Loss {
-  double saturated = 0;  // |x / scale| above 448, cut off
-  double subnormal = 0;  // stored as a subnormal: fewer than 3 bits of mantissa
-  double flushed = 0;    // not 0, and stored as 0
+  double saturated = 0;          // |x / scale| above 448, cut off
+  double subnormal = 0;          // stored as a subnormal: fewer than 3 bits of mantissa
+  double flushed = 0;            // not 0, and stored as 0
   double signal = 0, noise = 0;  // sums of squares of the values and of the round-trip errors
 
   std::optional<double> snr_db() const;  // null without signal, or without noise

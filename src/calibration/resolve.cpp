@@ -15,8 +15,9 @@ ScaleSet from_checkpoint(const model::WeightSource& weights, const profile::Vari
   set.method = "checkpoint";
   set.layers = weights.kv_scales();
   if (set.layers.empty()) {
-    throw InputError(fmt::format("variant {}: kv_scales is \"checkpoint\", but the checkpoint has none; use \"calibrate\" or \"unit\"",
-                                 variant.name));
+    throw InputError(fmt::format(
+        "variant {}: kv_scales is \"checkpoint\", but the checkpoint has none; use \"calibrate\" or \"unit\"",
+        variant.name));
   }
   check_scales(set.layers, weights.config().text, fmt::format("variant {}: the checkpoint's scales", variant.name));
   const bool per_head = std::any_of(set.layers.begin(), set.layers.end(), [](const model::LayerKvScales& layer) {

@@ -25,8 +25,8 @@ class ScaleResolver {
  public:
   explicit ScaleResolver(ScaleSources sources) : sources_(std::move(sources)) {}
 
-  /// Null where the cache is not FP8: it has no scales. Throws InputError: no scales in the checkpoint, a scale file that
-  /// is refused, a calibration that failed.
+  /// Null where the cache is not FP8: it has no scales. Throws InputError: no scales in the checkpoint, a scale file
+  /// that is refused, a calibration that failed.
   std::optional<ScaleSet> resolve(const profile::Variant& variant);
 
  private:

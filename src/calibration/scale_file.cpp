@@ -51,7 +51,8 @@ class Reader {
   }
 
   float number(const Json& value, const std::string& where, const char* key) const {
-    if (value.is_null()) return std::numeric_limits<float>::quiet_NaN();  // how JSON writers spell NaN: check_scales names it
+    if (value.is_null())
+      return std::numeric_limits<float>::quiet_NaN();  // how JSON writers spell NaN: check_scales names it
     if (!value.is_number()) fail(fmt::format("{}{} is not a number", where, key));
     const double wide = value.get<double>();
     const double limit = std::numeric_limits<float>::max();
@@ -87,15 +88,16 @@ class Reader {
   ScaleSet read(const Json& json, const std::string& model_fingerprint) const {
     if (!json.is_object()) fail("is not a JSON object");
     const Json& version = member(json, "schema_version", "");
-    if (!version.is_number_integer() || version.get<std::int64_t>() < 1) fail("schema_version is not a whole number above 0");
+    if (!version.is_number_integer() || version.get<std::int64_t>() < 1)
+      fail("schema_version is not a whole number above 0");
     if (version.get<std::int64_t>() > kScaleFileVersion) {
       fail(fmt::format("schema_version {} is newer than this program knows ({}); update qwenbench",
                        version.get<std::int64_t>(), kScaleFileVersion));
     }
     const std::string fingerprint = text(json, "model_fingerprint");
     if (fingerprint != model_fingerprint) {
-      fail(fmt::format("its scales are of another model ({:.12}... instead of {:.12}...); calibrate this one", fingerprint,
-                       model_fingerprint));
+      fail(fmt::format("its scales are of another model ({:.12}... instead of {:.12}...); calibrate this one",
+                       fingerprint, model_fingerprint));
     }
     ScaleSet set;
     set.method = text(json, "method");

@@ -33,14 +33,16 @@ std::vector<float> scales_of(const KvStatistics& statistics, Kind kind, int laye
   return scales;
 }
 
-void check_values(const std::vector<float>& values, const char* name, int layer, int kv_heads, const std::string& where) {
+void check_values(const std::vector<float>& values, const char* name, int layer, int kv_heads,
+                  const std::string& where) {
   if (values.size() != 1 && values.size() != static_cast<std::size_t>(kv_heads)) {
-    throw InputError(fmt::format("{}: layer {}: {} has {} values; it takes 1, or one for each of {} KV heads", where, layer,
-                                 name, values.size(), kv_heads));
+    throw InputError(fmt::format("{}: layer {}: {} has {} values; it takes 1, or one for each of {} KV heads", where,
+                                 layer, name, values.size(), kv_heads));
   }
   for (const float value : values) {
     if (!(value > 0) || !std::isfinite(value)) {
-      throw InputError(fmt::format("{}: layer {}: {} is {}; a scale is a finite number above 0", where, layer, name, value));
+      throw InputError(
+          fmt::format("{}: layer {}: {} is {}; a scale is a finite number above 0", where, layer, name, value));
     }
   }
 }

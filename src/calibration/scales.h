@@ -19,21 +19,21 @@ struct LayerAmax {
 
 /// One set of scales with its origin. `layers` is empty for method "unit": every scale is 1.
 struct ScaleSet {
-  std::string method;                  // unit | absmax | checkpoint | file (the method it was made with stands in the file)
-  std::string granularity;             // tensor | head; "" for unit
+  std::string method;       // unit | absmax | checkpoint | file (the method it was made with stands in the file)
+  std::string granularity;  // tensor | head; "" for unit
   std::string calibration_set_sha256;  // "" where nothing was calibrated, or it is not known
   std::vector<model::LayerKvScales> layers;
-  std::vector<LayerAmax> amax;         // empty where not known
-  std::int64_t samples = 0;            // tokens of the calibration set; 0 where not known
-  std::vector<std::string> warnings;   // sentences
+  std::vector<LayerAmax> amax;        // empty where not known
+  std::int64_t samples = 0;           // tokens of the calibration set; 0 where not known
+  std::vector<std::string> warnings;  // sentences
 };
 
-/// scale = largest magnitude / 448, per layer, K and V, for all heads ("tensor") or each ("head"). Where nothing but zeros
-/// was seen the scale is 1, with a warning. Throws InputError for another granularity.
+/// scale = largest magnitude / 448, per layer, K and V, for all heads ("tensor") or each ("head"). Where nothing but
+/// zeros was seen the scale is 1, with a warning. Throws InputError for another granularity.
 ScaleSet absmax_scales(const KvStatistics& statistics, const std::string& granularity);
 
-/// Throws InputError, beginning with `where` and naming the layer: not one entry a layer; neither one value nor one per KV
-/// head; zero, negative, NaN or infinite.
+/// Throws InputError, beginning with `where` and naming the layer: not one entry a layer; neither one value nor one per
+/// KV head; zero, negative, NaN or infinite.
 void check_scales(const std::vector<model::LayerKvScales>& layers, const model::TextConfig& config,
                   const std::string& where);
 

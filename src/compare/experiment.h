@@ -9,12 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "report/result.h"
 
 namespace qwenbench::compare {
 
 struct ExperimentOptions {
-  std::string reference, baseline, candidate;    // variant names; empty: the first three variants in this order
+  std::string reference, baseline, candidate;    // variant names; empty: the first variant; "baseline" and
+                                                 // "calibrated", or the next variants in their order
   std::map<std::string, double> ceiling;         // upper limits of quality metrics, e.g. {"kld_mean", 0.02} (nats)
   std::map<std::string, double> minimum_effect;  // overrides: "timing" (relative), "kld_mean", "ln_ppl_ratio",
                                                  // "same_top1" and "accuracy" (0..1), or a metric's own name
@@ -25,9 +27,14 @@ struct ExperimentOptions {
 };
 
 /// Fills result.slo, result.comparisons (baseline -> candidate, then reference -> each) and result.verdict. The
-/// variants' summaries and quality must be filled (report/summary.h). With dummy weights, or where reference and
-/// baseline were not both scored, the verdict is null. Throws InputError for option names that no variant or metric
+/// variants' summaries and quality must be filled (report/summary.h). With dummy weights, or where no FP8 variant was
+/// scored, the verdict is null. Throws InputError for option names that no variant or metric
 /// has.
 void judge(report::Result& result, const ExperimentOptions& options);
+
+/// The exit code of a finished `run`: 130 where it was cancelled; 1 where an slo is missed or every request failed;
+/// else 0: that one variant is worse than another is what the experiment wanted to know, not a regression of the
+/// software.
+ExitCode exit_code(const report::Result& result);
 
 }  // namespace qwenbench::compare

@@ -13,16 +13,17 @@ namespace qwenbench::measure {
 
 struct RunOptions {
   std::optional<std::filesystem::path> output;            // the result file; unset: results/<profile>-<UTC time>.json
-  std::optional<std::filesystem::path> save_logits;       // safetensors: input ids and the reference's fp32 logits
-  std::optional<std::filesystem::path> reference_logits;  // score against such a file instead of the first variant
+  std::optional<std::filesystem::path> save_logits;       // safetensors: input ids and the first variant's fp32 logits
+  std::optional<std::filesystem::path> reference_logits;  // score all variants against such a file instead of the first
   ProgressStyle progress = ProgressStyle::kLines;         // on `err`
   bool color = false;                                     // of the table on `out`
   std::string cli_command;                                // as typed: written into the result file
 };
 
 /// Runs `profile`: the table goes to `out`, progress and the path of the result file to `err`. Returns the exit code:
-/// 0; 1 where an slo failed or the verdict is reject-fp8 is not an error by itself; 5 where every request failed; 130
-/// after Ctrl-C (what was measured by then is written and marked was_cancelled). Throws InputError or DeviceError.
+/// 0; 1 where an slo is missed or every request failed; 130 after Ctrl-C, when what was measured by then is written and
+/// marked was_cancelled. Throws InputError or DeviceError; where the engine fails after measurements began, they are
+/// written likewise before.
 int run_experiment(const profile::Profile& profile, const RunOptions& options, std::ostream& out, std::ostream& err);
 
 }  // namespace qwenbench::measure

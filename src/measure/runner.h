@@ -19,15 +19,15 @@ struct TrialOptions {
   /// Requests in flight at most; 0: no limit. A request is due at its arrival_s (0 in a closed loop), and sent when due
   /// and one of the slots is free: the wait for a slot is queue_time and not part of ttft.
   int max_concurrency = 0;
-  std::function<void()> on_finished;                                   // after every request: progress
+  std::function<void()> on_finished;                                     // after every request: progress
   std::function<std::string(std::span<const std::int32_t>)> detokenize;  // called after the trial, never within it
 };
 
 struct TrialOutcome {
   report::Trial trial;
-  std::vector<report::RequestRecord> requests;        // in the workload's order
-  std::vector<std::vector<std::int32_t>> outputs;     // tokens of each
-  bool cancelled = false;                             // by interrupted(): the requests cut short say so in `error`
+  std::vector<report::RequestRecord> requests;     // in the workload's order
+  std::vector<std::vector<std::int32_t>> outputs;  // tokens of each
+  bool cancelled = false;                          // by interrupted(): the requests cut short say so in `error`
 };
 
 /// The target must be idle. A request that the target refuses becomes a record with its error; a failure of the target

@@ -17,13 +17,13 @@ namespace qwenbench::measure {
 
 struct TimedVariant {
   std::string name;
-  /// Makes the variant's target. It is destroyed before the next variant's is made, so that each has the whole KV memory
-  /// to itself while it runs, as a server would.
+  /// Makes the variant's target. It is destroyed before the next variant's is made, so that each has the whole KV
+  /// memory to itself while it runs, as a server would.
   std::function<std::unique_ptr<Target>()> open;
 };
 
 struct TimingOptions {
-  int trials = 12;         // of each variant: fixed, the stop rule
+  int trials = 12;  // of each variant: fixed, the stop rule
   int max_concurrency = 0;
   int warmup_prompts = 0;  // sent to every target after it is made, at once, before its first trial; not recorded
   std::function<std::string(std::span<const std::int32_t>)> detokenize;
@@ -32,7 +32,7 @@ struct TimingOptions {
 
 struct TimedSamples {
   std::vector<report::Trial> trials;
-  std::vector<report::RequestRecord> requests;          // of all trials
+  std::vector<report::RequestRecord> requests;           // of all trials
   std::vector<std::vector<std::int32_t>> first_outputs;  // tokens of each request in trial 0
 };
 

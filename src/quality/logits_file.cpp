@@ -29,7 +29,9 @@ std::vector<std::int64_t> sequence_of(const Request& request) {
 class LazyBlocks {
  public:
   LazyBlocks(std::span<const Request> requests, const ScoredVariant& variant, const ScoringOptions& options)
-      : requests_(requests), variant_(variant), options_(options),
+      : requests_(requests),
+        variant_(variant),
+        options_(options),
         begins_(blocks_of(requests, options.hidden_size, options.block_bytes)) {}
 
   const HiddenReference& holding(std::size_t request) {
@@ -45,7 +47,8 @@ class LazyBlocks {
     rows_.reset();
     rows_.emplace(block, begin, options_.hidden_size, options_.logits);
     const bool complete = variant_.open()->score(
-        block, [&](std::size_t index, int first, std::span<const float> hidden) { rows_->store(index, first, hidden); });
+        block,
+        [&](std::size_t index, int first, std::span<const float> hidden) { rows_->store(index, first, hidden); });
     if (!complete) throw Error(ExitCode::kCancelled, "cancelled while logits were saved");
   }
 
@@ -84,7 +87,8 @@ class FileReference : public ReferenceRows {
     const auto logits = file_.find(tensor_name(index, requests, "logits"));
     if (!ids || !logits) fail("missing; names are requests.00000.input_ids and requests.00000.logits");
     const std::vector<std::int64_t> expected = sequence_of(request);
-    if (ids->dtype != DType::kI64 || ids->shape != std::vector<std::int64_t>{static_cast<std::int64_t>(expected.size())} ||
+    if (ids->dtype != DType::kI64 ||
+        ids->shape != std::vector<std::int64_t>{static_cast<std::int64_t>(expected.size())} ||
         std::memcmp(ids->data, expected.data(), ids->bytes()) != 0) {
       fail("its input_ids are not those of this quality set");
     }

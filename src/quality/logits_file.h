@@ -1,5 +1,5 @@
-// Teacher-forced logits in a safetensors file, to be compared with those of another program. For request i of the quality
-// set, in its order (five digits or more, zero-filled):
+// Teacher-forced logits in a safetensors file, to be compared with those of another program. For request i of the
+// quality set, in its order (five digits or more, zero-filled):
 //   requests.00000.input_ids  I64 [length]        the whole sequence: prompt (image pads expanded), then forced tokens
 //   requests.00000.logits     F32 [rows, vocab]   row r predicts input_ids[length - rows + r]
 // Metadata: format "qwenbench-logits-1", and whatever the writer adds ("model_fingerprint", "variant").

@@ -15,8 +15,8 @@ using workload::Request;
 /// Compares what a scorer brings with the reference, a tile of rows at a time.
 class Comparer {
  public:
-  Comparer(std::span<const Request> block, std::size_t begin, const std::string& variant, const ReferenceRows& reference,
-           const ScoringOptions& options, ThreadPool& pool)
+  Comparer(std::span<const Request> block, std::size_t begin, const std::string& variant,
+           const ReferenceRows& reference, const ScoringOptions& options, ThreadPool& pool)
       : block_(block), begin_(begin), variant_(variant), reference_(reference), options_(options), pool_(pool) {
     const std::size_t row_bytes = static_cast<std::size_t>(options.vocab_size) * sizeof(float);
     tile_rows_ = static_cast<int>(std::max<std::size_t>(1, options.tile_bytes / row_bytes));
@@ -31,8 +31,8 @@ class Comparer {
     const int rows = static_cast<int>(hidden.size() / width);
     for (int done = 0; done < rows; done += tile_rows_) {
       const int count = std::min(tile_rows_, rows - done);
-      compare(index, first + done, hidden.subspan(static_cast<std::size_t>(done) * width,
-                                                  static_cast<std::size_t>(count) * width), count);
+      compare(index, first + done,
+              hidden.subspan(static_cast<std::size_t>(done) * width, static_cast<std::size_t>(count) * width), count);
     }
     missing_[index] -= rows;
     if (missing_[index] == 0 && options_.on_scored) options_.on_scored();
@@ -51,8 +51,9 @@ class Comparer {
     compare_logits(theirs, mine, options_.vocab_size, targets, out, pool_);
     for (int row = 0; row < rows; ++row) {
       if (out[row].finite) continue;
-      throw InputError(fmt::format("variant {}: logits of request {} are not finite at token {} (or the reference's are)",
-                                   variant_, request.id, target_position(request, first + row)));
+      throw InputError(
+          fmt::format("variant {}: logits of request {} are not finite at token {} (or the reference's are)", variant_,
+                      request.id, target_position(request, first + row)));
     }
   }
 
@@ -106,9 +107,9 @@ bool score_block(std::span<const Request> requests, std::size_t begin, std::size
   comparers.reserve(variants.size());
   for (const ScoredVariant& variant : variants) {
     Comparer& comparer = comparers.emplace_back(block, begin, variant.name, reference, options, pool);
-    const bool complete = variant.open()->score(block, [&](std::size_t index, int first, std::span<const float> hidden) {
-      comparer.on_rows(index, first, hidden);
-    });
+    const bool complete = variant.open()->score(
+        block,
+        [&](std::size_t index, int first, std::span<const float> hidden) { comparer.on_rows(index, first, hidden); });
     if (!complete) return false;
   }
   for (std::size_t v = 0; v < variants.size(); ++v) {
@@ -153,8 +154,7 @@ ScoringOutcome score_variants(std::span<const Request> requests, const ScoredVar
 }
 
 ScoringOutcome score_against(std::span<const Request> requests, const ReferenceRows& reference,
-                             std::span<const ScoredVariant> variants, const ScoringOptions& options,
-                             ThreadPool& pool) {
+                             std::span<const ScoredVariant> variants, const ScoringOptions& options, ThreadPool& pool) {
   ScoringOutcome outcome = empty_outcome(variants, options);
   outcome.cancelled = !score_block(requests, 0, requests.size(), reference, variants, options, pool, outcome);
   return outcome;

@@ -36,7 +36,7 @@ struct ScoringOptions {
 
 struct ScoringOutcome {
   std::vector<report::QualitySamples> samples;  // one per variant, in their order
-  bool cancelled = false;  // by interrupted(): every variant has the same first requests, or none
+  bool cancelled = false;                       // by interrupted(): every variant has the same first requests, or none
 };
 
 /// Scores blocks of requests: first with `reference`, whose hidden states are kept, then with every variant. A variant
@@ -45,12 +45,10 @@ struct ScoringOutcome {
 /// target. That is equal to an exact match of greedy decoding, which by induction forces the same tokens.
 /// Throws InputError naming request and variant where logits are not finite.
 ScoringOutcome score_variants(std::span<const workload::Request> requests, const ScoredVariant& reference,
-                              std::span<const ScoredVariant> variants, const ScoringOptions& options,
-                              ThreadPool& pool);
+                              std::span<const ScoredVariant> variants, const ScoringOptions& options, ThreadPool& pool);
 
 /// The same against logits from elsewhere.
 ScoringOutcome score_against(std::span<const workload::Request> requests, const ReferenceRows& reference,
-                             std::span<const ScoredVariant> variants, const ScoringOptions& options,
-                             ThreadPool& pool);
+                             std::span<const ScoredVariant> variants, const ScoringOptions& options, ThreadPool& pool);
 
 }  // namespace qwenbench::quality

@@ -29,8 +29,7 @@ bool all_finite(const float* row, int vocab) {
   return std::all_of(row, row + vocab, [](float x) { return std::isfinite(x); });
 }
 
-TokenScore compare_row(const float* reference, const float* variant, int vocab, int target,
-                       std::vector<double>& exps) {
+TokenScore compare_row(const float* reference, const float* variant, int vocab, int target, std::vector<double>& exps) {
   TokenScore score;
   if (!all_finite(reference, vocab) || !all_finite(variant, vocab)) {
     score.finite = false;

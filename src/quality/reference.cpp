@@ -22,8 +22,8 @@ void HiddenReference::store(std::size_t request, int first, std::span<const floa
 
 std::vector<float> HiddenReference::logits(std::size_t request, int first, int rows) const {
   const std::span<const float> all = hidden_[request - begin_];
-  return logits_(all.subspan(static_cast<std::size_t>(first) * hidden_size_, static_cast<std::size_t>(rows) * hidden_size_),
-                 rows);
+  return logits_(
+      all.subspan(static_cast<std::size_t>(first) * hidden_size_, static_cast<std::size_t>(rows) * hidden_size_), rows);
 }
 
 std::vector<std::size_t> blocks_of(std::span<const workload::Request> requests, int hidden_size,

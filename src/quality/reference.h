@@ -39,8 +39,8 @@ class HiddenReference : public ReferenceRows {
   std::vector<std::vector<float>> hidden_;  // of each request [rows, hidden_size]
 };
 
-/// Splits the quality set into consecutive blocks whose hidden states need `block_bytes` at most (one request at least):
-/// returns the first request of each block, and requests.size() at the end.
+/// Splits the quality set into consecutive blocks whose hidden states need `block_bytes` at most (one request at
+/// least): returns the first request of each block, and requests.size() at the end.
 std::vector<std::size_t> blocks_of(std::span<const workload::Request> requests, int hidden_size,
                                    std::size_t block_bytes);
 

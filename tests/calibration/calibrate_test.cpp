@@ -64,7 +64,9 @@ class FakeWeights : public model::WeightSource {
   const model::ModelConfig& config() const override { return config_; }
   bool has(const std::string&) const override { return false; }
   model::TensorView tensor(const std::string&, std::span<const std::int64_t>) const override { return {}; }
-  std::unique_ptr<model::LinearSource> linear(const std::string&, std::int64_t, std::int64_t) const override { return {}; }
+  std::unique_ptr<model::LinearSource> linear(const std::string&, std::int64_t, std::int64_t) const override {
+    return {};
+  }
   std::vector<model::LayerKvScales> kv_scales() const override { return scales_; }
   std::string fingerprint() const override { return "model-1"; }
   std::size_t total_bytes() const override { return 0; }
@@ -103,8 +105,8 @@ TEST_CASE("a request that can never run is named; Ctrl-C ends the run") {
   FakeRun run(statistics);
   auto requests = requests_of({1, 2});
   requests[1].prompt.clear();
-  CHECK_THROWS_WITH_AS(collect_statistics(run, statistics, requests), "request q2 of the calibration set: the prompt is empty",
-                       InputError);
+  CHECK_THROWS_WITH_AS(collect_statistics(run, statistics, requests),
+                       "request q2 of the calibration set: the prompt is empty", InputError);
   run.reset();
   set_interrupted(true);
   CHECK_FALSE(collect_statistics(run, statistics, requests_of({1})));
@@ -130,8 +132,10 @@ TEST_CASE("where a variant's scales come from") {
   CHECK(resolver.resolve(variant_of("calibrate"))->layers[0].k == std::vector<float>{3.0f});
   CHECK(resolver.resolve(variant_of("calibrate"))->layers[0].v == std::vector<float>{4.0f});
   CHECK(calibrations == 1);
-  CHECK_THROWS_WITH_AS(resolver.resolve(variant_of("checkpoint")), doctest::Contains("the checkpoint has none"), InputError);
-  CHECK_THROWS_WITH_AS(resolver.resolve(variant_of("scales.json")), doctest::Contains("/nowhere/scales.json"), InputError);
+  CHECK_THROWS_WITH_AS(resolver.resolve(variant_of("checkpoint")), doctest::Contains("the checkpoint has none"),
+                       InputError);
+  CHECK_THROWS_WITH_AS(resolver.resolve(variant_of("scales.json")), doctest::Contains("/nowhere/scales.json"),
+                       InputError);
   ScaleResolver with_scales({scaled, calibrate, resolve_path});
   CHECK(with_scales.resolve(variant_of("checkpoint"))->granularity == "head");
   CHECK(with_scales.resolve(variant_of("checkpoint"))->layers[0].k[1] == 0.25f);

@@ -45,7 +45,7 @@ TEST_CASE("closed loop: max_concurrency in flight, the wait for a slot is queue 
   CHECK(trial.index == 4);
   CHECK(trial.position == 9);
   CHECK(trial.duration == 9.0);
-  CHECK(trial.preemptions == 9);  // the fake counts one a step
+  CHECK(trial.preemptions == 9);     // the fake counts one a step
   CHECK(trial.decode_tokens == 10);  // the two steps after each first token: 4 + 4 + 2
   CHECK(trial.decode_seconds == 6.0);
 }

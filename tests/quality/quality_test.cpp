@@ -34,7 +34,8 @@ Fixture load() {
   return {small["vocab"], small["reference"], small["variant"], small["targets"], small["expected"]};
 }
 
-/// Rows of the fixture as "hidden states"; logits() is the identity. Rows arrive from the last to the first, two at once.
+/// Rows of the fixture as "hidden states"; logits() is the identity. Rows arrive from the last to the first, two at
+/// once.
 class FakeScorer : public Scorer {
  public:
   FakeScorer(const std::vector<float>& rows, int width, std::vector<int> first_row, bool cancelled = false)
@@ -46,8 +47,9 @@ class FakeScorer : public Scorer {
       const int count = scored_rows(requests[i]);
       for (int end = count; end > 0; end -= 2) {
         const int first = std::max(0, end - 2);
-        on_rows(i, first, std::span(rows_).subspan(static_cast<std::size_t>((begin + first) * width_),
-                                                   static_cast<std::size_t>((end - first) * width_)));
+        on_rows(i, first,
+                std::span(rows_).subspan(static_cast<std::size_t>((begin + first) * width_),
+                                         static_cast<std::size_t>((end - first) * width_)));
       }
     }
     return !cancelled_;
@@ -113,7 +115,7 @@ void check_samples(const report::QualitySamples& samples, const Fixture& f) {
     CHECK(r.delta_p_sum == doctest::Approx(sum(f.expected["delta_p"], begin, end)));
     CHECK(r.top1_matches == static_cast<std::int64_t>(sum(f.expected["same_top1"], begin, end)));
   }
-  CHECK(samples.requests[0].correct == true);   // rows 0..2 hit
+  CHECK(samples.requests[0].correct == true);            // rows 0..2 hit
   CHECK_FALSE(samples.requests[1].correct.has_value());  // no task
   CHECK(samples.requests[2].correct == false);
   CHECK(samples.requests[2].has_image);
@@ -174,8 +176,8 @@ TEST_CASE("cancelled: no variant keeps requests that another lacks") {
   ThreadPool pool(1);
   const std::vector<ScoredVariant> variants{variant_of("a", f.variant, f.vocab),
                                             variant_of("b", f.variant, f.vocab, true)};
-  const auto outcome = score_variants(requests, variant_of("reference", f.reference, f.vocab), variants, options_of(f),
-                                      pool);
+  const auto outcome =
+      score_variants(requests, variant_of("reference", f.reference, f.vocab), variants, options_of(f), pool);
   CHECK(outcome.cancelled);
   CHECK(outcome.samples[0].requests.empty());
   CHECK(outcome.samples[1].requests.empty());
@@ -187,10 +189,9 @@ TEST_CASE("logits that are not finite name variant and request") {
   broken[static_cast<std::size_t>(4 * f.vocab)] = NAN;
   ThreadPool pool(1);
   const std::vector<ScoredVariant> variants{variant_of("baseline", broken, f.vocab)};
-  CHECK_THROWS_WITH_AS(score_variants(requests_of(f), variant_of("reference", f.reference, f.vocab), variants,
-                                      options_of(f), pool),
-                       doctest::Contains("variant baseline: logits of request 1 are not finite at token 203"),
-                       InputError);
+  CHECK_THROWS_WITH_AS(
+      score_variants(requests_of(f), variant_of("reference", f.reference, f.vocab), variants, options_of(f), pool),
+      doctest::Contains("variant baseline: logits of request 1 are not finite at token 203"), InputError);
 }
 
 TEST_CASE("logits files: saved, read back and scored against; every mismatch is refused") {
@@ -203,7 +204,8 @@ TEST_CASE("logits files: saved, read back and scored against; every mismatch is 
     options.tile_bytes = 500;  // two rows
     save_logits(path, requests, variant_of("reference", f.reference, f.vocab), options, {{"variant", "reference"}});
     const auto rows = open_logits(path, requests, f.vocab);
-    CHECK(rows->logits(1, 1, 2) == std::vector<float>(f.reference.begin() + 4 * f.vocab, f.reference.begin() + 6 * f.vocab));
+    CHECK(rows->logits(1, 1, 2) ==
+          std::vector<float>(f.reference.begin() + 4 * f.vocab, f.reference.begin() + 6 * f.vocab));
     ThreadPool pool(1);
     const std::vector<ScoredVariant> variants{variant_of("baseline", f.variant, f.vocab)};
     const auto outcome = score_against(requests, *rows, variants, options_of(f), pool);
@@ -211,11 +213,12 @@ TEST_CASE("logits files: saved, read back and scored against; every mismatch is 
   }
   auto other = requests;
   other[1].prompt[3] = 6;
-  CHECK_THROWS_WITH_AS(open_logits(path, other, f.vocab), doctest::Contains("request 1 (1): its input_ids"), InputError);
+  CHECK_THROWS_WITH_AS(open_logits(path, other, f.vocab), doctest::Contains("request 1 (1): its input_ids"),
+                       InputError);
   other = requests;
   other[2].score_from = 1;
-  CHECK_THROWS_WITH_AS(open_logits(path, other, f.vocab), doctest::Contains("request 2 (2): logits must be F32 [6, 61]"),
-                       InputError);
+  CHECK_THROWS_WITH_AS(open_logits(path, other, f.vocab),
+                       doctest::Contains("request 2 (2): logits must be F32 [6, 61]"), InputError);
   CHECK_THROWS_AS(open_logits(path, requests, f.vocab + 1), InputError);
   other.pop_back();
   CHECK_THROWS_WITH_AS(open_logits(path, other, f.vocab), doctest::Contains("holds 3 requests, the quality set has 2"),

@@ -1,0 +1,318 @@
+#include "measure/experiment.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "base/thread_pool.h"
+#include "calibration/calibrate.h"
+#include "calibration/resolve.h"
+#include "compare/experiment.h"
+#include "measure/engine_target.h"
+#include "measure/environment.h"
+#include "measure/findings.h"
+#include "measure/timing.h"
+#include "measure/variants.h"
+#include "quality/logits_file.h"
+#include "quality/quality.h"
+#include "report/metrics.h"
+#include "report/result_file.h"
+#include "report/summary.h"
+#include "report/table.h"
+#include "workload/locate_model.h"
+#include "workload/workload.h"
+
+namespace qwenbench::measure {
+namespace {
+
+std::int64_t now_s() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::vector<report::SloLimit> limits_of(const profile::Profile& profile) {
+  std::vector<report::SloLimit> limits;
+  for (const profile::Slo& slo : profile.slo) limits.push_back({slo.metric, slo.stat, slo.max, slo.min});
+  return limits;
+}
+
+/// One run. The phases are called in the order in which they stand; any may end the run by cancelled_.
+class Experiment {
+ public:
+  Experiment(const profile::Profile& profile, const RunOptions& options, std::ostream& out, std::ostream& err)
+      : profile_(profile), options_(options), out_(out), err_(err), start_(now_s()), slo_(limits_of(profile)) {}
+
+  int run() {
+    check();
+    load();
+    try {
+      prepare_scales();
+      if (!cancelled_) time();
+      if (!cancelled_) score();
+      if (!cancelled_ && options_.save_logits) save_logits();
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::kCancelled) keep_partial(error);
+      if (error.code() != ExitCode::kCancelled) throw;
+      cancelled_ = true;
+    }
+    finish();
+    return write();
+  }
+
+ private:
+  bool scored() const { return !profile_.quality.dataset.empty() && profile_.load_format != "dummy"; }
+
+  // ---- before hours of work ----
+
+  /// Everything that can be refused without weights.
+  void check() {
+    if (profile_.variants.empty()) throw InputError("the profile has no variants; name at least one");
+    output_ = options_.output ? *options_.output : default_output(profile_.name, start_);
+    require_writable(output_);
+    if (options_.save_logits) require_writable(*options_.save_logits);
+    if ((options_.save_logits || options_.reference_logits) && !scored()) {
+      throw InputError(
+          "logits are saved and compared over the quality set, which dummy weights or an empty "
+          "quality.dataset leave out; name a dataset and a checkpoint");
+    }
+    for (const report::SloLimit& limit : slo_) report::metric_value(report::VariantResult{}, limit.metric, limit.stat);
+    const workload::ModelLocation location = workload::locate_model(profile_, profile_.load_format == "dummy");
+    directory_ = location.directory;
+    renderer_.emplace(directory_);
+    timed_ = workload::make_timing_workload(profile_, *renderer_);
+    if (scored()) quality_ = workload::make_quality_workload(profile_, *renderer_);
+    if (options_.reference_logits) {
+      file_reference_ =
+          quality::open_logits(*options_.reference_logits, quality_.requests, renderer_->config().text.vocab_size);
+    }
+  }
+
+  void load() {
+    const bool dummy = profile_.load_format == "dummy";
+    weights_ =
+        dummy ? model::make_dummy_weights(directory_, profile_.workload.seed) : model::open_checkpoint(directory_);
+    Progress progress(err_, options_.progress, "loading weights", static_cast<std::int64_t>(weights_->total_bytes()));
+    std::mutex mutex;
+    model_ = engine::Model::load(*weights_, profile_.engine, [&](std::size_t bytes) {
+      const std::lock_guard lock(mutex);
+      progress.advance(static_cast<std::int64_t>(bytes));
+    });
+    for (const profile::Variant& variant : profile_.variants) {
+      variants_.push_back({variant, std::nullopt});
+      report::VariantResult& result = result_.variants.emplace_back();
+      result.name = variant.name;
+      result.kv_cache_dtype = profile::name_of(variant.kv_cache_dtype);
+    }
+  }
+
+  // ---- scales ----
+
+  void prepare_scales() {
+    calibration::ScaleResolver resolver({*weights_, [this] { return calibrate(); }, profile::resolve_path});
+    for (PreparedVariant& prepared : variants_) {
+      profile::Variant variant = prepared.variant;
+      if (weights_->is_dummy() && variant.kv_scales == "calibrate") variant.kv_scales = "unit";
+      prepared.scales = resolver.resolve(variant);
+      if (cancelled_) return;
+    }
+    const int layers = model_->config().text.num_layers;
+    for (std::size_t i = 0; i < variants_.size(); ++i) {
+      result_.variants[i].kv_scales = describe_scales(variants_[i], layers, statistics_.get());
+    }
+  }
+
+  /// The calibration set through a BF16 cache, whole prompts, no prefix taken from the cache: every token is seen.
+  calibration::ScaleSet calibrate() {
+    if (profile_.calibration.method != "absmax") {
+      throw InputError(fmt::format("calibration.method \"{}\" is unknown; use absmax", profile_.calibration.method));
+    }
+    const workload::Workload set = workload::make_calibration_workload(profile_, *renderer_);
+    const model::TextConfig& text = model_->config().text;
+    statistics_ = std::make_unique<calibration::KvStatistics>(text.num_layers, text.num_kv_heads, text.head_dim);
+    engine::SessionOptions options;
+    options.engine = profile_.engine;
+    options.engine.enable_prefix_caching = false;
+    options.kv_cache_dtype = profile::KvCacheDtype::kBFloat16;
+    options.observer = statistics_.get();
+    calibration::SessionCalibrationRun run(std::make_unique<engine::Session>(model_, options));
+    Progress progress(err_, options_.progress, "calibrating", static_cast<std::int64_t>(set.requests.size()));
+    if (!calibration::collect_statistics(run, *statistics_, set.requests, [&] { progress.advance(); })) {
+      cancelled_ = true;
+      return {};
+    }
+    calibration::ScaleSet scales = calibration::absmax_scales(*statistics_, profile_.calibration.granularity);
+    scales.calibration_set_sha256 = set.requests_sha256;
+    for (const workload::Request& request : set.requests) {
+      scales.samples += static_cast<std::int64_t>(request.prompt.size() + request.forced.size());
+    }
+    return scales;
+  }
+
+  // ---- timing ----
+
+  void time() {
+    std::vector<TimedVariant> timed;
+    for (std::size_t i = 0; i < variants_.size(); ++i) {
+      timed.push_back({variants_[i].variant.name, [this, i]() -> std::unique_ptr<Target> {
+                         auto session = open_session(model_, profile_.engine, variants_[i]);
+                         result_.variants[i].num_kv_blocks = session->num_blocks();
+                         return std::make_unique<EngineTarget>(std::move(session));
+                       }});
+    }
+    const profile::WorkloadOptions& workload = profile_.workload;
+    const auto total = static_cast<std::int64_t>(timed_.requests.size() * variants_.size()) * workload.trials;
+    Progress progress(err_, options_.progress, "timing", total);
+    TimingOptions options;
+    options.trials = workload.trials;
+    options.max_concurrency = workload.max_concurrency;
+    options.warmup_prompts = workload.warmup_prompts;
+    options.on_finished = [&] { progress.advance(); };
+    if (renderer_->has_tokenizer()) {
+      options.detokenize = [this](std::span<const std::int32_t> ids) {
+        return renderer_->tokenizer().decode(ids, true);
+      };
+    }
+    timing_ = run_timing(timed, timed_.requests, options);
+    cancelled_ = timing_.cancelled;
+    for (std::size_t i = 0; i < variants_.size(); ++i) {
+      result_.variants[i].trials = std::move(timing_.variants[i].trials);
+      result_.variants[i].requests = std::move(timing_.variants[i].requests);
+    }
+  }
+
+  // ---- quality ----
+
+  quality::ScoredVariant scored_variant(std::size_t index, const profile::EngineOptions& engine) {
+    return {variants_[index].variant.name, [this, index, engine] {
+              return std::make_unique<quality::SessionScorer>(open_session(model_, engine, variants_[index]));
+            }};
+  }
+
+  quality::ScoringOptions scoring_options() {
+    quality::ScoringOptions options;
+    options.hidden_size = model_->config().text.hidden_size;
+    options.vocab_size = model_->config().text.vocab_size;
+    options.logits = [this](std::span<const float> hidden, int rows) { return model_->logits(hidden, rows); };
+    options.reference_name =
+        file_reference_ ? options_.reference_logits->filename().string() : profile_.variants[0].name;
+    return options;
+  }
+
+  void score() {
+    if (!scored()) return;
+    std::vector<quality::ScoredVariant> variants;
+    for (std::size_t i = 0; i < variants_.size(); ++i) variants.push_back(scored_variant(i, profile_.engine));
+    quality::ScoringOptions options = scoring_options();
+    const std::size_t passes = variants.size() + (file_reference_ ? 0 : 1);
+    Progress progress(err_, options_.progress, "scoring quality",
+                      static_cast<std::int64_t>(passes * quality_.requests.size()));
+    options.on_scored = [&] { progress.advance(); };
+    ThreadPool pool(model_->threads());
+    quality::ScoringOutcome outcome;
+    if (file_reference_) {
+      outcome = quality::score_against(quality_.requests, *file_reference_, variants, options, pool);
+    } else {
+      const quality::ScoredVariant reference = variants[0];
+      variants[0] = scored_variant(0, noise_floor_options(profile_.engine));
+      outcome = quality::score_variants(quality_.requests, reference, variants, options, pool);
+    }
+    cancelled_ = outcome.cancelled;
+    for (std::size_t i = 0; i < variants_.size(); ++i) summarize_quality(i, outcome.samples[i]);
+  }
+
+  void summarize_quality(std::size_t index, report::QualitySamples& samples) {
+    if (samples.requests.empty()) return;
+    if (index > 0 && profile_.workload.temperature == 0) {
+      for (report::QualityRequest& request :
+           compare_greedy(timed_.requests, timing_.variants[0], timing_.variants[index])) {
+        samples.requests.push_back(std::move(request));
+      }
+    }
+    result_.variants[index].quality = report::summarize_quality(samples);
+  }
+
+  void save_logits() {
+    quality::ScoringOptions options = scoring_options();
+    Progress progress(err_, options_.progress, "saving logits", static_cast<std::int64_t>(quality_.requests.size()));
+    options.on_scored = [&] { progress.advance(); };
+    quality::save_logits(*options_.save_logits, quality_.requests, scored_variant(0, profile_.engine), options,
+                         {{"variant", profile_.variants[0].name},
+                          {"model_fingerprint", weights_->fingerprint()},
+                          {"quality_requests_sha256", quality_.requests_sha256}});
+  }
+
+  // ---- the result ----
+
+  void finish() {
+    for (report::VariantResult& variant : result_.variants) report::summarize(variant, slo_);
+    result_.start_time = iso_time(start_);
+    result_.end_time = iso_time(now_s());
+    result_.benchmark_id =
+        sha256_hex(fmt::format("{} {} {} {}", start_, ::getpid(), timed_.requests_sha256, profile_.name)).substr(0, 16);
+    result_.was_cancelled = cancelled_;
+    result_.cli_command = options_.cli_command;
+    result_.environment = host_environment();
+    result_.profile_json = profile::to_json(profile_);
+    result_.engine = describe_engine(profile_, *weights_, *model_, result_.variants.front());
+    result_.workload = describe_workload(profile_, timed_);
+    result_.warnings = find_warnings(variants_, result_);
+    if (cancelled_) return;  // half an experiment is not judged
+    compare::ExperimentOptions judged;
+    judged.ceiling = profile_.quality.ceiling;
+    judged.minimum_effect = profile_.quality.minimum_effect;
+    judged.slo = slo_;
+    compare::judge(result_, judged);
+  }
+
+  int write() {
+    report::write_result(output_, result_);
+    out_ << report::render_table(result_, {options_.color}) << std::flush;
+    err_ << fmt::format("{} written to {}\n", cancelled_ ? "partial results" : "results", output_.string());
+    return static_cast<int>(compare::exit_code(result_));
+  }
+
+  /// The engine failed: what was measured before is written and marked, then the error goes on.
+  void keep_partial(const Error& error) {
+    const bool any = std::any_of(result_.variants.begin(), result_.variants.end(),
+                                 [](const report::VariantResult& variant) { return !variant.trials.empty(); });
+    if (!any) return;
+    cancelled_ = true;
+    finish();
+    result_.warnings.push_back({"RUN_FAILED", error.what(), std::nullopt});
+    report::write_result(output_, result_);
+    err_ << fmt::format("partial results written to {}\n", output_.string());
+  }
+
+  const profile::Profile& profile_;
+  const RunOptions& options_;
+  std::ostream& out_;
+  std::ostream& err_;
+  std::int64_t start_;
+  std::vector<report::SloLimit> slo_;
+  std::filesystem::path output_, directory_;
+  std::optional<workload::Renderer> renderer_;
+  workload::Workload timed_, quality_;
+  std::unique_ptr<quality::ReferenceRows> file_reference_;
+  std::unique_ptr<model::WeightSource> weights_;
+  std::shared_ptr<engine::Model> model_;
+  std::vector<PreparedVariant> variants_;
+  std::unique_ptr<calibration::KvStatistics> statistics_;  // where a calibration ran
+  TimingOutcome timing_;
+  report::Result result_;
+  bool cancelled_ = false;
+};
+
+}  // namespace
+
+int run_experiment(const profile::Profile& profile, const RunOptions& options, std::ostream& out, std::ostream& err) {
+  return Experiment(profile, options, out, err).run();
+}
+
+}  // namespace qwenbench::measure

@@ -1,0 +1,207 @@
+// Whole experiments on the embedded model: everything real but small.
+#include "measure/experiment.h"
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "measure/variants.h"
+#include "report/result_file.h"
+
+using namespace qwenbench;
+using namespace qwenbench::measure;
+
+namespace {
+
+constexpr const char* kProfile = R"({
+  "model": "datasets/models/qwen3-vl-tiny",
+  "engine": {"device": "cpu", "max_model_len": 2048, "max_num_seqs": 4, "max_num_batched_tokens": 256, "block_size": 16,
+             "limit_mm_per_prompt": {"image": 2}, "cpu_kv_cache_gib": 0.06},
+  "variants": {"reference": {"kv_cache_dtype": "bfloat16"},
+               "baseline": {"kv_cache_dtype": "fp8_e4m3", "kv_scales": "unit"},
+               "calibrated": {"kv_cache_dtype": "fp8_e4m3", "kv_scales": "calibrate"}},
+  "calibration": {"num_samples": 4},
+  "workload": {"num_prompts": 3, "max_tokens": 4, "max_concurrency": 2, "trials": 2, "warmup_prompts": 1},
+  "quality": {"num_samples": 8}
+})";
+
+struct Folder {
+  std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("qwenbench_experiment_" + std::to_string(::getpid()));
+  Folder() { std::filesystem::create_directories(path); }
+  ~Folder() { std::filesystem::remove_all(path); }
+};
+
+struct Ran {
+  int exit_code = -1;
+  report::Result result;
+  std::string out, err;
+};
+
+Ran run(const Folder& folder, const std::vector<std::string>& sets, RunOptions options = {}) {
+  const auto profile = profile::parse_profile(kProfile, "test.json", folder.path, sets);
+  options.output = folder.path / "result.json";
+  options.cli_command = "qwenbench run test";
+  std::ostringstream out, err;
+  Ran ran;
+  ran.exit_code = run_experiment(profile, options, out, err);
+  ran.result = report::read_result(*options.output);
+  ran.out = out.str();
+  ran.err = err.str();
+  return ran;
+}
+
+void check_scale_rows(const report::VariantResult& variant, const std::string& method) {
+  CHECK(variant.kv_scales.method == method);
+  REQUIRE_FALSE(variant.kv_scales.layers.empty());
+  for (const report::LayerScales& row : variant.kv_scales.layers) {
+    CHECK(row.k_scale[0] > 0);
+    CHECK(*row.k_amax > 0);
+    if (method == "unit") CHECK(row.k_scale[0] == 1);
+    if (method == "absmax") CHECK(row.k_scale[0] == doctest::Approx(*row.k_amax / 448));
+    if (method == "absmax") CHECK(*row.k_saturated == 0);
+    CHECK(row.k_snr_db.has_value());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("an experiment from profile to result file") {
+  const Folder folder;
+  const Ran ran = run(folder, {});
+  CHECK(ran.exit_code == 0);
+  const report::Result& result = ran.result;
+  CHECK_FALSE(result.was_cancelled);
+  CHECK(result.cli_command == "qwenbench run test");
+  REQUIRE(result.variants.size() == 3);
+  for (const report::VariantResult& variant : result.variants) {
+    CAPTURE(variant.name);
+    CHECK(variant.num_kv_blocks > 0);
+    REQUIRE(variant.trials.size() == 2);
+    CHECK(variant.requests.size() == 6);
+    CHECK(variant.summary.completed == 6);
+    CHECK(variant.summary.total_output_tokens == 24);
+    CHECK(variant.summary.decode_throughput.has_value());
+    for (const report::RequestRecord& request : variant.requests) {
+      CHECK(request.ttft > 0.0);
+      CHECK(request.itls.size() == 3);
+      CHECK_FALSE(request.text.empty());
+    }
+    REQUIRE(variant.quality.has_value());
+    CHECK(variant.quality->reference == "reference");
+  }
+  // FP8 blocks are half as large, and every variant has the whole budget.
+  CHECK(result.variants[1].num_kv_blocks / 2 == result.variants[0].num_kv_blocks);
+  CHECK(result.variants[0].kv_scales.method == "none");
+  check_scale_rows(result.variants[1], "unit");
+  check_scale_rows(result.variants[2], "absmax");
+
+  const report::Quality& floor = *result.variants[0].quality;
+  CHECK(floor.kld.max == 0.0);  // bit-identical on a CPU, whatever the batch
+  CHECK(floor.same_top1 == 1.0);
+  CHECK(floor.ppl == floor.ppl_reference);
+  for (const int fp8 : {1, 2}) {
+    const report::Quality& quality = *result.variants[static_cast<std::size_t>(fp8)].quality;
+    CHECK(*quality.kld.mean > 0);
+    CHECK(*quality.kld.mean < 1);
+    CHECK(quality.n_tokens == floor.n_tokens);
+    CHECK(quality.ppl_reference == floor.ppl_reference);
+    CHECK(quality.first_divergence.n == 3);
+  }
+  REQUIRE_FALSE(result.warnings.empty());
+  CHECK(result.warnings[0].code == "KV_SCALE_UNIT");
+  CHECK(result.warnings[0].measured_impact.value_or("").find("KL divergence from reference") == 0);
+  CHECK_FALSE(result.comparisons.empty());
+  CHECK(result.verdict.has_value());
+  CHECK(ran.out.find("calibrated") != std::string::npos);
+  CHECK(ran.err.find("results written to ") != std::string::npos);
+}
+
+TEST_CASE("two runs score the same bits") {
+  const Folder folder;
+  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1"};
+  const Ran first = run(folder, sets);
+  const Ran second = run(folder, {"workload.trials=1", "workload.num_prompts=1", "engine.max_num_batched_tokens=100",
+                                  "engine.max_num_seqs=2"});
+  for (std::size_t v = 0; v < 3; ++v) {
+    CHECK(first.result.variants[v].quality->kld.mean == second.result.variants[v].quality->kld.mean);
+    CHECK(first.result.variants[v].kv_scales.sha256 == second.result.variants[v].kv_scales.sha256);
+  }
+}
+
+TEST_CASE("logits saved by one run are the reference of another") {
+  const Folder folder;
+  RunOptions save;
+  save.save_logits = folder.path / "logits.safetensors";
+  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=4"};
+  const Ran saved = run(folder, sets, save);
+  CHECK(saved.exit_code == 0);
+  RunOptions load;
+  load.reference_logits = save.save_logits;
+  const Ran scored = run(folder, sets, load);
+  CHECK(scored.exit_code == 0);
+  CHECK(scored.result.variants[0].quality->kld.max == 0.0);
+  CHECK(scored.result.variants[1].quality->kld.mean == saved.result.variants[1].quality->kld.mean);
+  CHECK(scored.result.variants[1].quality->reference == "logits.safetensors");
+  CHECK_THROWS_AS(run(folder, {"quality.num_samples=3"}, load), InputError);
+  CHECK_THROWS_AS(run(folder, {"load_format=dummy"}, load), InputError);
+}
+
+TEST_CASE("dummy weights: timings, but neither quality nor verdict") {
+  const Folder folder;
+  const Ran ran = run(folder, {"load_format=dummy", "workload.trials=1"});
+  CHECK(ran.exit_code == 0);
+  CHECK(ran.result.engine.dummy_weights());
+  CHECK_FALSE(ran.result.verdict.has_value());
+  for (const report::VariantResult& variant : ran.result.variants) {
+    CHECK_FALSE(variant.quality.has_value());
+    CHECK(variant.summary.completed == 3);
+  }
+  CHECK(ran.result.warnings[0].code == "DUMMY_WEIGHTS");
+}
+
+TEST_CASE("Ctrl-C before anything was measured: an empty result, marked, exit 130") {
+  const Folder folder;
+  set_interrupted(true);
+  const Ran ran = run(folder, {});
+  set_interrupted(false);
+  CHECK(ran.exit_code == 130);
+  CHECK(ran.result.was_cancelled);
+  CHECK_FALSE(ran.result.verdict.has_value());
+  CHECK(ran.err.find("partial results written to") != std::string::npos);
+}
+
+TEST_CASE("a missed slo is exit 1, an unknown one is refused before any work") {
+  const Folder folder;
+  const std::vector<std::string> small{"workload.trials=1", "quality.dataset=\"\"", "calibration.num_samples=1",
+                                       "slo=[{\"metric\": \"ttft_ms\", \"stat\": \"p50\", \"max\": 0.000001}]"};
+  CHECK(run(folder, small).exit_code == 1);
+  CHECK_THROWS_AS(run(folder, {"slo=[{\"metric\": \"ttft_s\", \"max\": 1}]"}), InputError);
+}
+
+TEST_CASE("no place to write is found out first") {
+  const Folder folder;
+  std::ofstream(folder.path / "file") << "x";
+  const auto profile = profile::parse_profile(kProfile, "test.json", folder.path, {});
+  RunOptions options;
+  options.output = folder.path / "file" / "result.json";
+  std::ostringstream out, err;
+  CHECK_THROWS_AS(run_experiment(profile, options, out, err), InputError);
+  CHECK(err.str().empty());
+}
+
+TEST_CASE("the noise floor is scored with other steps and other batches") {
+  profile::EngineOptions engine;
+  engine.max_num_batched_tokens = 512;
+  engine.max_num_seqs = 16;
+  CHECK(noise_floor_options(engine).max_num_batched_tokens == 256);
+  CHECK(noise_floor_options(engine).max_num_seqs == 10);
+  engine.enable_chunked_prefill = false;  // a prompt must fit one step
+  CHECK(noise_floor_options(engine).max_num_batched_tokens == 512);
+}
