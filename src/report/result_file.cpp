@@ -55,8 +55,9 @@ void print(const Json& value, std::size_t indent, bool raw, std::string& out) {
 }
 
 Warning not_finite_warning(const std::vector<std::string>& paths) {
-  std::string names;
-  for (std::size_t i = 0; i < paths.size() && i < 5; ++i) names += (i > 0 ? ", " : "") + paths[i];
+  const std::size_t shown = std::min<std::size_t>(paths.size(), 5);
+  std::string names =
+      fmt::format("{}", fmt::join(paths.begin(), paths.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
   if (paths.size() > 5) names += ", ...";
   return {"NOT_FINITE", fmt::format("{} values are NaN or infinite and were written as null: {}", paths.size(), names),
           std::nullopt};
