@@ -108,6 +108,20 @@ class Evaluator:
         return F.cross_entropy(logits.float(), t[0, 1:], reduction="sum").item()
 
 
+def long_recall(e, work, n):
+    """More questions of the same kind, all in long contexts: quality.jsonl has few of them, to stay quick on a CPU."""
+    import random
+    import world
+    from make_corpus import PUBLIC_DOMAIN
+    from train import load
+    rng, (_, corpus), out = random.Random("long"), load(work, "quality", PUBLIC_DOMAIN), []
+    for i in range(n):
+        context, question, code, _ = world.recall_prompt(rng, corpus, 3200)
+        distance = len(e.ids(context[context.rindex(code):] + "\n\n" + question)) + 5
+        out.append({"id": f"long-{i}-d{distance}", "answer": code, "messages": [{"content": [{"type": "text", "text": context + "\n\n" + question}]}]})
+    return out
+
+
 def table(title, groups):
     print(f"\n| {title} | n | exact |\n|---|---|---|")
     for name, values in groups.items():
@@ -120,12 +134,13 @@ def main():
     ap.add_argument("--datasets", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parents[2] / "datasets")
     ap.add_argument("--work", type=pathlib.Path)
     ap.add_argument("--limit", type=int, default=0)
+    ap.add_argument("--long", type=int, default=0, help="ask so many further questions in contexts of 3,200 tokens (needs --work)")
     a = ap.parse_args()
     start = time.time()
     e = Evaluator(a.model, a.datasets)
     lines = [json.loads(s) for s in open(a.datasets / "quality.jsonl")][:a.limit or None]
 
-    recall = [x for x in lines if x.get("task") == "recall"]
+    recall = [x for x in lines if x.get("task") == "recall"] + (long_recall(e, a.work, a.long) if a.long else [])
     hits, by = e.all_exact([e.prepare(x) for x in recall]), collections.defaultdict(list)
     for x, hit in zip(recall, hits):
         d = int(x["id"].rsplit("-d", 1)[1])

@@ -20,6 +20,7 @@ SOURCES = {  # package: (what, licence of the text)
     "python3.11-doc": ("Python 3.11 documentation", "PSF License"),
     "apache2-doc": ("Apache HTTP Server documentation", "Apache-2.0"),
 }
+PUBLIC_DOMAIN = {"bible-kjv-text", "jargon-text", "sqlite3-doc"}  # only these are quoted in datasets/*.jsonl
 HTML = {
     "sqlite3-doc": "usr/share/doc/sqlite3/*.html",
     "rust-doc": "usr/share/doc/rust-doc/html/{book,reference,nomicon,embedded-book,rust-by-example,edition-guide,rustc}/**/*.html",

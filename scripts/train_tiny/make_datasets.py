@@ -4,7 +4,7 @@
     python3 make_datasets.py --work DIR --out datasets
 
 The three sets are disjoint: texts by the corpus split of their document, pictures and codes by seed, names by the
-held-out list (quality: pairs never trained on). Lines are shuffled, so that the first N are a sample of the whole.
+held-out list (quality: pairs never trained on). Only public-domain text is quoted. Lines are shuffled, so that the first N are a sample of the whole.
 """
 import argparse, json, pathlib, random, shutil
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 import pictures
 import world
+from make_corpus import PUBLIC_DOMAIN
 from train import load
 
 TOKEN_BUDGET = 450_000
@@ -37,7 +38,7 @@ def user(*parts):
 
 class Maker:
     def __init__(self, work, out, split):
-        self.tok, self.corpus = load(work, split)
+        self.tok, self.corpus = load(work, split, PUBLIC_DOMAIN)
         self.rng, self.out, self.split = random.Random(f"datasets {split}"), out, split
         self.lines = []
 

@@ -36,11 +36,11 @@ class Steps(torch.utils.data.IterableDataset):
             step += stride
 
 
-def load(work, split="train"):
+def load(work, split="train", sources=None):
     from tokenizers import Tokenizer
     tok = Tokenizer.from_file(f"{work}/tokenizer.json")
     path = pathlib.Path(work) / "corpus.jsonl"
-    return tok, world.Corpus(path if path.exists() else f"{path}.gz", split)
+    return tok, world.Corpus(path if path.exists() else f"{path}.gz", split, sources)
 
 
 class Muon:
@@ -183,9 +183,9 @@ def main():
     ap.add_argument("--checkpoint", type=pathlib.Path, required=True)
     ap.add_argument("--moments", help="folder for the optimizers' moments (default: the checkpoint's)")
     ap.add_argument("--resume-from", type=pathlib.Path, help="default: the checkpoint itself")
-    ap.add_argument("--steps", type=int, default=12000)
-    ap.add_argument("--decay-start", type=int, default=8000)
-    ap.add_argument("--qat-start", type=int, default=9000, help="from here on most steps run with 4-bit weights")
+    ap.add_argument("--steps", type=int, default=9200)
+    ap.add_argument("--decay-start", type=int, default=6200)
+    ap.add_argument("--qat-start", type=int, default=6400, help="from here on most steps run with 4-bit weights")
     ap.add_argument("--minutes", type=float, default=0)
     ap.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     ap.add_argument("--seed", type=int, default=0)
@@ -216,7 +216,7 @@ def main():
 
     mean = lambda loss, where, least: (loss * where).sum() / where.sum().clamp(min=least)
     seen = torch.zeros(5, device=device)
-    step, mark, done = first, time.time(), first
+    mark, since, done = time.time(), first, first
     for step in range(first, a.steps):
         number, ids, kinds, images, pids, pkinds, grid = next(data)
         assert number == step
@@ -240,22 +240,20 @@ def main():
             seen += torch.stack([text.detach(), answers.detach(), mean(hit.float(), kind == 2, 1), seeing.detach(),
                                  mean(phit.float(), pkind == 2, 1)])
         done = step + 1
-        if done % 100 == 0 or (done - first) in (1, 10, 30):
-            n = done - first if (done - first) <= 30 else (100 if (done - first) >= 100 else done - first)
-            s = (seen / n).tolist() if n >= 70 else [x for x in (seen / max(1, n)).tolist()]
-            dt = (time.time() - mark) / max(1, n)
-            if done % 100 == 0 and (done % 300 == 0 or done < 1000) or done - first <= 30:
-                say(f"step {done} {dt * 1e3:.0f} ms/step row {ids.shape[1]} text {s[0]:.3f} recall {s[1]:.3f} ({s[2]:.3f}) pictures {s[3]:.3f} ({s[4]:.3f})")
-            if done % 100 == 0:
-                seen.zero_()
-                mark = time.time()
+        if done % 100 == 0 or done - first in (1, 10, 30):
+            text_loss, recall_loss, recall_right, picture_loss, picture_right = (seen / (done - since)).tolist()
+            say(f"step {done} {(time.time() - mark) / (done - since) * 1e3:.0f} ms/step row {ids.shape[1]} text {text_loss:.3f} "
+                f"recall {recall_loss:.3f} ({recall_right:.3f}) pictures {picture_loss:.3f} ({picture_right:.3f})")
+            seen.zero_()
+            mark, since = time.time(), done
         if done % a.eval_every == 0:
             say(("4-bit " if done > a.qat_start else "") + held.report(slow, done > a.qat_start))
             save(a.checkpoint, model, done, muon, adam, a.moments)
             mark = time.time()
         if a.minutes and time.time() - start > a.minutes * 60:
             break
-    save(a.checkpoint, model, done, muon, adam, a.moments)
+    if done > first:
+        save(a.checkpoint, model, done, muon, adam, a.moments)
     say("bf16 " + held.report(slow))
     say("4-bit " + held.report(slow, True))
     say(f"stopped at step {done}")

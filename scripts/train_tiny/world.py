@@ -80,14 +80,14 @@ def mention(rng, name, code, template=None):
 
 
 class Corpus:
-    """Training documents as sentences, for fillers and plain text."""
+    """The documents of one split (of some sources) as sentences, for fillers and plain text."""
 
-    def __init__(self, path, split):
+    def __init__(self, path, split, sources=None):
         self.documents = []
         cut = re.compile(r"(?<=[.!?]) (?=[A-Z\"“(])")
         for line in gzip.open(path, "rt") if str(path).endswith(".gz") else open(path):
             d = json.loads(line)
-            if d["split"] == split:
+            if d["split"] == split and (sources is None or d["source"] in sources):
                 self.documents.append((d["text"], cut.split(d["text"].replace("\n", " "))))
         self.cumulative, total = [], 0
         for text, _ in self.documents:
