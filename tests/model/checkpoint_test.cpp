@@ -193,3 +193,26 @@ TEST_CASE("checkpoint: the fingerprint knows shapes and config, not shards or KV
   CHECK(fingerprint() != original);
   CHECK(original != open_checkpoint(kFixtures / "hf-bf16-sharded")->fingerprint());
 }
+
+TEST_CASE("checkpoint: bytes of the 32B model's three forms, by hand") {
+  // Text Linears: 64 layers of q, o 8192 x 5120, k, v 1024 x 5120, gate, up, down 25600 x 5120.
+  const std::int64_t linear = 64ll * 5120 * (2 * 8192 + 2 * 1024 + 3 * 25600), shapes = 64 * 7 * 2 * 8;
+  CHECK(linear == 31'205'621'760);
+  // Embedding, head and text norms; then the vision tower: patches, positions, 27 blocks, four mergers. All BF16.
+  const std::int64_t text = 2 * 151936ll * 5120 + 64 * (2 * 5120 + 2 * 128) + 5120;
+  const std::int64_t block = 4 * 1152 + 1152ll * 3456 + 3456 + 1152 * 1152 + 1152 + 2 * 1152ll * 4304 + 4304 + 1152;
+  const std::int64_t merger = 4608ll * 4608 + 4608 + 4608ll * 5120 + 5120;
+  const std::int64_t vision = 1152 * 1536 + 1152 + 2304 * 1152 + 27 * block + 4 * merger + 2 * 1152 + 3 * 2 * 4608;
+  const std::int64_t dense = 2 * (text + vision);
+  const auto bytes_of = [](const char* name) {
+    std::size_t bytes = 0;
+    for (const TensorSpec& spec :
+         expected_tensors(read_model_config(std::filesystem::path("../datasets/models") / name))) {
+      bytes += TensorView{spec.dtype, spec.shape, nullptr}.bytes();
+    }
+    return static_cast<std::int64_t>(bytes);
+  };
+  CHECK(bytes_of("qwen3-vl-32b-awq") == dense + linear / 2 + linear / 32 * 2 + linear / 32 / 2 + shapes);
+  CHECK(bytes_of("qwen3-vl-32b-awq-g128") == dense + linear / 2 + linear / 128 * 2 + linear / 128 / 2 + shapes);
+  CHECK(bytes_of("qwen3-vl-32b-fp8") == dense + linear + linear / (128 * 128) * 2);
+}
