@@ -1,5 +1,7 @@
 // Linears stored as one matrix, and as FP8 E4M3 with a scale per block of 128 x 128.
 #include <cstring>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "model/tensor_table.h"
@@ -61,9 +63,17 @@ class Fp8BlockLinear : public LinearSource {
 }  // namespace
 
 std::unique_ptr<LinearSource> read_dense_linear(const LinearTensors& tensors) {
-  const std::int64_t shape[] = {tensors.n, tensors.k};
-  return std::make_unique<DenseLinear>(tensors,
-                                       checked_tensor(tensors.table, tensors.module + ".weight", shape, kFloats));
+  const std::string name = tensors.module + ".weight";
+  std::vector<std::int64_t> shape{tensors.n, tensors.k};
+  // The patch embedding is stored as a convolution's kernel [n, C, T, H, W]: the same bytes as [n, C * T * H * W].
+  const auto stored = tensors.table.find_tensor(name);
+  if (stored && stored->shape.size() == 5 && stored->shape[0] == tensors.n &&
+      stored->elements() == tensors.n * tensors.k) {
+    shape = stored->shape;
+  }
+  TensorView weight = checked_tensor(tensors.table, name, shape, kFloats);
+  weight.shape = {tensors.n, tensors.k};
+  return std::make_unique<DenseLinear>(tensors, std::move(weight));
 }
 
 std::unique_ptr<LinearSource> read_fp8_block_linear(const LinearTensors& tensors) {

@@ -58,6 +58,15 @@ void check_all(const std::string& model_name, engine::Session& session) {
   }
 }
 
+workload::Request generation(int first, int prompt_tokens, int max_tokens) {
+  const auto& ids = request_case("a/long_text").ids;
+  workload::Request request;
+  request.prompt.assign(ids.begin() + first, ids.begin() + first + prompt_tokens);
+  request.max_tokens = max_tokens;
+  request.ignore_eos = true;
+  return request;
+}
+
 void check_options(const engine::SessionOptions& options, const std::string& model_name = "a", int ranks = 1,
                    int threads = 1) {
   engine::Session session(load_model(model_name, ranks, threads), options);
@@ -133,9 +142,10 @@ TEST_CASE("another picture at the same place is no hit") {
 TEST_CASE("preemption changes no bit") {
   auto options = session_options();
   options.engine.block_size = 16;
-  options.num_blocks = 13;  // long_text alone needs 12
+  options.num_blocks = 15;  // long_text alone needs 12
   options.engine.max_num_batched_tokens = 16;
   engine::Session session(load_model("a"), options);
+  for (int i = 0; i < 2; ++i) session.submit(generation(10 * i, 20, 60));  // grow while the others are prefilled
   check_all("a", session);
   CHECK(session.counters().preemptions > 0);
 }
@@ -147,14 +157,7 @@ TEST_CASE("generation that is preempted generates the same tokens") {
     options.num_blocks = num_blocks;
     engine::Session session(load_model("a"), options);
     std::map<engine::RequestId, std::vector<std::int32_t>> tokens;
-    for (int i = 0; i < 4; ++i) {
-      workload::Request request;
-      const auto& ids = request_case("a/long_text").ids;
-      request.prompt.assign(ids.begin() + 10 * i, ids.begin() + 10 * i + 20);
-      request.max_tokens = 60;
-      request.ignore_eos = true;
-      session.submit(request);
-    }
+    for (int i = 0; i < 4; ++i) session.submit(generation(10 * i, 20, 60));
     while (!session.idle()) {
       for (const auto& event : session.step().tokens) tokens[event.request].push_back(event.token);
     }

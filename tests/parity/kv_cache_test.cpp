@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -106,7 +107,7 @@ CacheRun run_with_cache(const std::shared_ptr<engine::Model>& model, const Case&
   return run;
 }
 
-void check_stored_codes(const char* name, KvCacheDtype dtype, int ranks) {
+void check_stored_codes(const std::string& name, KvCacheDtype dtype, int ranks) {
   CAPTURE(name);
   CAPTURE(ranks);
   const Case c = load_case(name);
@@ -133,7 +134,7 @@ void check_stored_codes(const char* name, KvCacheDtype dtype, int ranks) {
   MESSAGE(name << ", " << ranks << " rank(s): codes equal, logits error " << error);
 }
 
-void check_end_to_end(const char* name, KvCacheDtype dtype, double tolerance) {
+void check_end_to_end(const std::string& name, KvCacheDtype dtype, double tolerance) {
   CAPTURE(name);
   const Case c = load_case(name, "a/two_images");
   const double error = worst_error(c, forward(*load_model("a"), c, dtype));

@@ -1,0 +1,114 @@
+// Tokens per second of the engine alone, on a CPU: prefill, and decoding at batch 1 and 16 with a context of at most
+// 128.
+//   engine_bench MODEL_DIRECTORY THREADS [first-token]
+// Prints "name value" lines. With first-token it stops after the first token of a short prompt: time the whole process.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/session.h"
+
+using namespace qwenbench;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kPrefillTokens = 512, kPromptTokens = 32, kOutputTokens = 96, kRepeats = 9;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+workload::Request make_request(int prompt_tokens, int output_tokens, int vocab_size) {
+  static std::mt19937 random(1);
+  workload::Request request;
+  // The lower half of the vocabulary holds no special token.
+  for (int i = 0; i < prompt_tokens; ++i) request.prompt.push_back(static_cast<int>(random() % (vocab_size / 2)));
+  request.max_tokens = output_tokens;
+  request.ignore_eos = true;
+  return request;
+}
+
+class Bench {
+ public:
+  Bench(const std::string& directory, int threads) {
+    options_.engine.device = profile::Device::kCpu;
+    options_.engine.cpu_threads = threads;
+    model_ = engine::Model::load(*model::open_checkpoint(directory), options_.engine);
+    session_ = std::make_unique<engine::Session>(model_, options_);
+  }
+
+  /// Seconds until `batch` prompts are in the cache and each has its first token.
+  double prefill(int batch, int tokens) {
+    submit(batch, tokens, 1);
+    const auto start = Clock::now();
+    while (!session_->idle()) session_->step();
+    return seconds_since(start);
+  }
+
+  /// Tokens per second over the steps that only decode.
+  double decode_rate(int batch) {
+    submit(batch, kPromptTokens, kOutputTokens);
+    std::size_t tokens = 0;
+    double seconds = 0;
+    while (!session_->idle()) {
+      const auto start = Clock::now();
+      const auto& events = session_->step();
+      if (events.prefill_tokens > 0) continue;
+      seconds += seconds_since(start);
+      tokens += events.tokens.size();
+    }
+    return static_cast<double>(tokens) / seconds;
+  }
+
+ private:
+  void submit(int batch, int prompt_tokens, int output_tokens) {
+    for (int i = 0; i < batch; ++i)
+      session_->submit(make_request(prompt_tokens, output_tokens, model_->config().text.vocab_size));
+  }
+
+  engine::SessionOptions options_;
+  std::shared_ptr<engine::Model> model_;
+  std::unique_ptr<engine::Session> session_;
+};
+
+template <class F>
+double median_of_repeats(F&& measure) {
+  measure();  // warm-up
+  std::vector<double> values;
+  for (int i = 0; i < kRepeats; ++i) values.push_back(measure());
+  return median(values);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 3) {
+    fmt::print(stderr, "usage: engine_bench MODEL_DIRECTORY THREADS [first-token]\n");
+    return 2;
+  }
+  try {
+    const auto start = Clock::now();
+    Bench bench(argv[1], std::atoi(argv[2]));
+    bench.prefill(1, kPromptTokens);
+    fmt::print("startup_to_first_token_s {:.4f}\n", seconds_since(start));
+    if (argc > 3) return 0;
+    fmt::print("prefill_tokens_per_s {:.1f}\n",
+               kPrefillTokens / median_of_repeats([&] { return bench.prefill(1, kPrefillTokens); }));
+    for (const int batch : {1, 16}) {
+      fmt::print("decode_{}_tokens_per_s {:.1f}\n", batch, median_of_repeats([&] { return bench.decode_rate(batch); }));
+    }
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "engine_bench: {}\n", error.what());
+    return 1;
+  }
+}
