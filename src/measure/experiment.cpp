@@ -15,7 +15,9 @@
 #include "base/thread_pool.h"
 #include "calibration/calibrate.h"
 #include "calibration/resolve.h"
+#include "compare/ceiling.h"
 #include "compare/experiment.h"
+#include "compare/pair.h"
 #include "measure/engine_target.h"
 #include "measure/environment.h"
 #include "measure/findings.h"
@@ -58,8 +60,10 @@ class Experiment {
       if (!cancelled_) score();
       if (!cancelled_ && options_.save_logits) save_logits();
     } catch (const Error& error) {
-      if (error.code() != ExitCode::kCancelled) keep_partial(error);
-      if (error.code() != ExitCode::kCancelled) throw;
+      if (error.code() != ExitCode::kCancelled) {
+        keep_partial(error);
+        throw;
+      }
       cancelled_ = true;
     }
     finish();
@@ -83,6 +87,8 @@ class Experiment {
           "quality.dataset leave out; name a dataset and a checkpoint");
     }
     for (const report::SloLimit& limit : slo_) report::metric_value(report::VariantResult{}, limit.metric, limit.stat);
+    compare::check_ceiling_names(profile_.quality.ceiling);
+    compare::check_minimum_effects(profile_.quality.minimum_effect);
     const workload::ModelLocation location = workload::locate_model(profile_, profile_.load_format == "dummy");
     directory_ = location.directory;
     renderer_.emplace(directory_);
@@ -120,7 +126,9 @@ class Experiment {
       profile::Variant variant = prepared.variant;
       if (weights_->is_dummy() && variant.kv_scales == "calibrate") variant.kv_scales = "unit";
       prepared.scales = resolver.resolve(variant);
-      if (cancelled_) return;
+      if (!cancelled_) continue;
+      prepared.scales.reset();
+      break;
     }
     const int layers = model_->config().text.num_layers;
     for (std::size_t i = 0; i < variants_.size(); ++i) {
@@ -260,9 +268,10 @@ class Experiment {
     result_.cli_command = options_.cli_command;
     result_.environment = host_environment();
     result_.profile_json = profile::to_json(profile_);
-    result_.engine = describe_engine(profile_, *weights_, *model_, result_.variants.front());
+    result_.engine =
+        describe_engine(profile_, *weights_, *model_, result_.variants.front(), result_.environment.memory_size);
     result_.workload = describe_workload(profile_, timed_);
-    result_.warnings = find_warnings(variants_, result_);
+    result_.warnings = find_warnings(profile_, variants_, result_);
     if (cancelled_) return;  // half an experiment is not judged
     compare::ExperimentOptions judged;
     judged.ceiling = profile_.quality.ceiling;

@@ -3,9 +3,12 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "backend/backend.h"
+#include "engine/memory_plan.h"
+#include "profile/warnings.h"
 
 namespace qwenbench::measure {
 namespace {
@@ -34,16 +37,15 @@ std::optional<std::string> impact_of(const VariantResult& variant, const Variant
   return text;
 }
 
-void warn_of_scales(const PreparedVariant& variant, const VariantResult& result, const VariantResult& reference,
-                    std::vector<Warning>& warnings) {
-  if (!variant.fp8()) return;
-  if (variant.scales->method == "unit") {
-    warnings.push_back({"KV_SCALE_UNIT",
-                        fmt::format("variant {}: FP8 KV cache with scale 1.0 in every layer; values above 448 are cut "
-                                    "off, small ones lose precision",
-                                    result.name),
-                        impact_of(result, reference)});
+/// What the profile alone lets one warn of, now with what it cost.
+void warn_of_scales(profile::Profile profile, const PreparedVariant& variant, const VariantResult& result,
+                    const VariantResult& reference, std::vector<Warning>& warnings) {
+  profile.variants = {variant.variant};
+  for (const profile::Warning& warning : profile::profile_warnings(profile, false)) {
+    Warning& added = warnings.emplace_back(Warning{warning.code, warning.message, std::nullopt});
+    if (warning.code == "KV_SCALE_UNIT") added.measured_impact = impact_of(result, reference);
   }
+  if (!variant.fp8()) return;
   for (const std::string& sentence : variant.scales->warnings) {
     warnings.push_back({"KV_SCALE_ZERO_AMAX", fmt::format("variant {}: {}", result.name, sentence), std::nullopt});
   }
@@ -84,7 +86,8 @@ void warn_of_timing(const VariantResult& variant, std::vector<Warning>& warnings
 
 }  // namespace
 
-std::vector<Warning> find_warnings(const std::vector<PreparedVariant>& variants, const report::Result& result) {
+std::vector<Warning> find_warnings(const profile::Profile& profile, const std::vector<PreparedVariant>& variants,
+                                   const report::Result& result) {
   std::vector<Warning> warnings;
   if (result.engine.dummy_weights()) {
     warnings.push_back({"DUMMY_WEIGHTS",
@@ -93,7 +96,7 @@ std::vector<Warning> find_warnings(const std::vector<PreparedVariant>& variants,
                         std::nullopt});
   }
   for (std::size_t i = 0; i < variants.size(); ++i) {
-    warn_of_scales(variants[i], result.variants[i], result.variants.front(), warnings);
+    warn_of_scales(profile, variants[i], result.variants[i], result.variants.front(), warnings);
   }
   warn_of_noise(result.variants.front(), warnings);
   for (const VariantResult& variant : result.variants) warn_of_timing(variant, warnings);
@@ -101,7 +104,7 @@ std::vector<Warning> find_warnings(const std::vector<PreparedVariant>& variants,
 }
 
 report::EngineInfo describe_engine(const profile::Profile& profile, const model::WeightSource& weights,
-                                   const engine::Model& model, const VariantResult& first) {
+                                   const engine::Model& model, const VariantResult& first, std::int64_t memory_size) {
   report::EngineInfo info;
   info.model = profile.model;
   info.model_fingerprint = weights.fingerprint();
@@ -112,10 +115,13 @@ report::EngineInfo describe_engine(const profile::Profile& profile, const model:
   info.num_kv_blocks = first.num_kv_blocks;
   const std::size_t block = backend::kv_block_bytes(model.config(), model.ranks(),
                                                     profile.variants.front().kv_cache_dtype, profile.engine.block_size);
+  const std::int64_t activations = engine::activation_bytes_per_rank(model.config(), profile.engine, false);
   for (int rank = 0; rank < model.ranks(); ++rank) {
     report::RankMemory memory;
     memory.weights = static_cast<std::int64_t>(model.weight_bytes(rank));
     memory.kv = first.num_kv_blocks * static_cast<std::int64_t>(block);
+    memory.activations = activations;
+    memory.free = std::max<std::int64_t>(0, memory_size / model.ranks() - memory.weights - memory.kv - activations);
     info.memory.push_back(memory);
   }
   return info;

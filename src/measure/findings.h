@@ -14,12 +14,16 @@
 
 namespace qwenbench::measure {
 
-/// Warnings that the finished measurements give rise to, in the order of their codes: DUMMY_WEIGHTS, KV_SCALE_UNIT
+/// Warnings that the finished measurements give rise to, DUMMY_WEIGHTS, KV_SCALE_UNIT
 /// (with its measured impact), KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED.
-std::vector<report::Warning> find_warnings(const std::vector<PreparedVariant>& variants, const report::Result& result);
+std::vector<report::Warning> find_warnings(const profile::Profile& profile,
+                                           const std::vector<PreparedVariant>& variants, const report::Result& result);
 
+/// `memory_size`: bytes of the host, which its ranks share. Activations are the plan's upper bound
+/// (engine/memory_plan.h).
 report::EngineInfo describe_engine(const profile::Profile& profile, const model::WeightSource& weights,
-                                   const engine::Model& model, const report::VariantResult& first);
+                                   const engine::Model& model, const report::VariantResult& first,
+                                   std::int64_t memory_size);
 
 report::WorkloadInfo describe_workload(const profile::Profile& profile, const workload::Workload& workload);
 
