@@ -1,21 +1,60 @@
 #include "run_command.h"
 
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <ostream>
 
+#include "base/error.h"
+#include "base/progress.h"
 #include "command_main.h"
 #include "dry_run.h"
+#include "measure/experiment.h"
 #include "run_options.h"
 
 namespace qwenbench::tools {
+namespace {
 
-int run_command(const std::vector<std::string>& args, std::ostream& out, std::ostream&) {
+/// The command as a shell would take it.
+std::string shell_text(const std::vector<std::string>& args) {
+  std::string text = "qwenbench run";
+  for (const auto& arg : args) {
+    const bool plain = !arg.empty() && arg.find_first_not_of(
+                                           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                           "0123456789_-+=./,:@%") == std::string::npos;
+    if (plain) {
+      text += " " + arg;
+      continue;
+    }
+    text += " '";
+    for (const char c : arg) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    text += "'";
+  }
+  return text;
+}
+
+std::optional<std::filesystem::path> optional_path(const std::string& path) {
+  return path.empty() ? std::nullopt : std::optional<std::filesystem::path>(path);
+}
+
+}  // namespace
+
+int run_command(const std::vector<std::string>& args, std::ostream& out, std::ostream& err) {
   CLI::App app{"Measures latency, throughput and quality of KV-cache variants of one model, and judges them.",
                "qwenbench run"};
   RunArguments arguments;
   add_run_options(app, arguments);
   if (!parse_arguments(app, args, out)) return 0;
   const profile::Profile profile = load_profile(arguments);
-  return dry_run(profile, arguments.assume_devices, out);
+  if (arguments.dry_run) return dry_run(profile, arguments.assume_devices, out);
+  measure::RunOptions options;
+  options.output = optional_path(arguments.output);
+  options.save_logits = optional_path(arguments.save_logits);
+  options.reference_logits = optional_path(arguments.reference_logits);
+  options.progress = progress_style_for_stderr(arguments.quiet);
+  options.color = use_color(STDOUT_FILENO);
+  options.cli_command = shell_text(args);
+  return measure::run_experiment(profile, options, out, err);
 }
 
 }  // namespace qwenbench::tools

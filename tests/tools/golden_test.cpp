@@ -69,3 +69,28 @@ TEST_CASE("bad usage: exit 2 and one line on stderr") {
     CHECK(result.err.find('\n') == result.err.size() - 1);
   }
 }
+
+TEST_CASE("--dry-run: the plan for hardware that is not here is pinned") {
+  const auto plan = run_process(
+      "HF_HUB_CACHE=/nonexistent qwenbench run --profile medium-vl --dry-run --assume-devices 2x24GiB,sm_89");
+  CHECK(plan.code == 0);
+  CHECK(plan.err.empty());
+  check_golden("dry-run-medium-vl.txt", plan.out);
+}
+
+TEST_CASE("--dry-run: what does not fit is refused after the plan was shown") {
+  const auto plan = run_process(
+      "HF_HUB_CACHE=/nonexistent qwenbench run --profile medium-vl --dry-run --assume-devices 2x12GiB,sm_89");
+  CHECK(plan.code == 5);
+  CHECK(plan.out.find("memory plan per rank") != std::string::npos);
+  CHECK(plan.err.find("cannot hold one sequence of engine.max_model_len 8192") != std::string::npos);
+  CHECK(run_process("qwenbench run --profile medium-vl --dry-run --assume-devices 2x24GiB,sm_75").code == 5);
+  CHECK(run_process("qwenbench run --profile medium-vl --dry-run --assume-devices 2x24GB").code == 2);
+  CHECK(run_process("qwenbench run --profile medium-vl --dry-run --assume-devices 24GiB,sm_89").code == 5);
+}
+
+TEST_CASE("a model that is not here: the command that would fetch it") {
+  const auto missing = run_process("HF_HUB_CACHE=/nonexistent qwenbench run --profile medium-vl -o /tmp/never.json");
+  CHECK(missing.code == 2);
+  CHECK(missing.err.find("hf download cpatonn/Qwen3-VL-32B-Thinking-AWQ-4bit") != std::string::npos);
+}
