@@ -223,7 +223,7 @@ inline std::vector<std::int32_t> predict(const workload::Request& request, int m
     output.push_back(token);
     tokens.push_back(token);
     const bool stop = std::find(request.stop_ids.begin(), request.stop_ids.end(), token) != request.stop_ids.end();
-    if ((token == kEndOfText && !request.ignore_eos) || stop) break;
+    if ((token == kEndOfText || stop) && !request.ignore_eos) break;
     if (static_cast<int>(tokens.size()) >= max_model_len) break;
   }
   return output;
