@@ -159,9 +159,11 @@ void Session::State::emit_tokens() {
 
 FinishReason Session::State::finish_reason(const Sequence& sequence, std::int32_t token) const {
   const auto& request = sequence.request;
-  // Requests may list the end-of-text ids among their own; ignore_eos means those too.
-  const bool end_of_text = contains(model->config().generation.eos_token_ids, token);
-  if (end_of_text ? !request.ignore_eos : contains(request.stop_ids, token)) return FinishReason::kStop;
+  // A request's own stop ids are its dataset's end of text (a checkpoint may not say which they are): ignore_eos means
+  // both, so that outputs have the length that was asked for.
+  const bool end_of_text =
+      contains(model->config().generation.eos_token_ids, token) || contains(request.stop_ids, token);
+  if (end_of_text && !request.ignore_eos) return FinishReason::kStop;
   if (sequence.generated() >= request.max_tokens || sequence.length() >= limits.max_model_len) {
     return FinishReason::kLength;
   }
