@@ -20,10 +20,10 @@ struct RgbImage {
 /// Images of more pixels are refused before anything is decoded.
 inline constexpr std::int64_t kMaxImagePixels = 100'000'000;
 
-/// Palettes, grey, 16 bits (high byte), CMYK and interlacing are converted, alpha is dropped, the EXIF orientation is
-/// applied. Throws InputError, naming the image and what to do, where it is neither PNG nor JPEG, truncated or damaged,
-/// or above kMaxImagePixels. Memory: the decoded image, and for a progressive JPEG its coefficients (up to 8 bytes a
-/// pixel).
+/// Palettes, grey, 16 bits, CMYK and interlacing are converted, alpha is dropped, the EXIF (or else XMP) orientation is
+/// applied. Of 16 bits the high byte counts; grey without alpha is cut at 255 instead, as Pillow does. Throws
+/// InputError, naming the image and what to do, where it is neither PNG nor JPEG, truncated or damaged, or above
+/// kMaxImagePixels. Memory: the decoded image, and for a progressive JPEG its coefficients (up to 8 bytes a pixel).
 RgbImage decode_image(std::span<const std::byte> file, const std::string& name);
 
 /// decode_image of a file.

@@ -32,7 +32,9 @@ struct ProcessedImage {
 /// alone. Throws InputError where the sides differ by more than 200 to 1 or are not positive.
 ImageSize target_size(int height, int width, const ImageProcessorConfig& config);
 
-/// Bicubic (a = -0.5) with antialiasing on uint8, in torchvision's fixed-point arithmetic: columns first, then rows.
+/// Bicubic (a = -0.5) with antialiasing on uint8, in torchvision's fixed-point arithmetic (equal to it): along the rows
+/// first, then along the columns, each pass rounded and cut to 0..255. Pillow differs by 1, and in noise by more where
+/// it takes the passes in the other order.
 RgbImage resize_bicubic(const RgbImage& image, int height, int width);
 
 /// target_size, resize (skipped where the size is right already), normalise, cut into patches.
