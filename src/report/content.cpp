@@ -27,7 +27,7 @@ std::string percent(Optional share) {
 }
 
 std::string with_error(const std::string& value, const std::string& error) {
-  return value == "-" || error == "-" ? value : value + " ± " + error;
+  return value == "-" || error == "-" ? value : fmt::format("{} ± {}", value, error);
 }
 
 class RowList {
@@ -56,7 +56,7 @@ std::string scales_of(const VariantResult& variant) {
   const KvScales& scales = variant.kv_scales;
   if (scales.method.empty() || scales.method == "none") return "-";
   if (scales.granularity.empty()) return scales.method;
-  return scales.method + ", per " + scales.granularity;
+  return fmt::format("{}, per {}", scales.method, scales.granularity);
 }
 
 void add_timing(RowList& rows) {
@@ -148,11 +148,11 @@ std::string change_text(const Comparison& comparison, Optional value) {
 void add_changes(const Result& result, Content& content) {
   if (result.comparisons.empty()) return;
   const Comparison& first = result.comparisons.front();
-  content.changes_title = first.baseline + " -> " + first.candidate;
+  content.changes_title = fmt::format("{} -> {}", first.baseline, first.candidate);
   for (const Comparison& c : result.comparisons) {
     if (c.baseline != first.baseline || c.candidate != first.candidate) continue;
     const std::string interval =
-        c.ci_low ? change_text(c, c.ci_low) + " to " + change_text(c, c.ci_high) : std::string("-");
+        c.ci_low ? fmt::format("{} to {}", change_text(c, c.ci_low), change_text(c, c.ci_high)) : std::string("-");
     const std::string p = c.p_adjusted ? fmt::format("{:.3f}", *c.p_adjusted) : "-";
     content.changes.push_back({c.metric, change_text(c, c.change), interval, p == "0.000" ? "<0.001" : p, c.verdict});
   }
@@ -174,7 +174,8 @@ std::vector<std::string> header_of(const Result& result) {
 }
 
 std::string slo_text(const SloResult& slo) {
-  std::string limit = slo.limit.metric + (slo.limit.stat.empty() ? "" : " " + slo.limit.stat);
+  std::string limit = slo.limit.metric;
+  if (!slo.limit.stat.empty()) limit += fmt::format(" {}", slo.limit.stat);
   if (slo.limit.max) limit += fmt::format(" <= {:g}", *slo.limit.max);
   if (slo.limit.min) limit += fmt::format(" >= {:g}", *slo.limit.min);
   return fmt::format("{} {}: {} for {}", slo.pass ? "pass" : "FAIL", limit,
@@ -190,7 +191,8 @@ Content content_of(const Result& result) {
   content.rows = rows_of(result);
   add_changes(result, content);
   for (const Warning& warning : result.warnings) {
-    const std::string impact = warning.measured_impact ? "; measured here: " + *warning.measured_impact : "";
+    const std::string impact =
+        warning.measured_impact ? fmt::format("; measured here: {}", *warning.measured_impact) : std::string();
     content.warnings.push_back(fmt::format("{}: {}{}", warning.code, warning.message, impact));
   }
   for (const SloResult& slo : result.slo) content.slo.push_back(slo_text(slo));

@@ -44,21 +44,22 @@ std::string render_markdown(const Result& result) {
   for (const std::string& line : content.header) text += escaped(line) + "  \n";
   std::vector<std::string> head{""};
   head.insert(head.end(), content.columns.begin(), content.columns.end());
-  text += "\n" + row_text(head) + rule(head.size());
+  text += fmt::format("\n{}{}", row_text(head), rule(head.size()));
   for (const Row& row : content.rows) {
     std::vector<std::string> cells{row.label};
     cells.insert(cells.end(), row.cells.begin(), row.cells.end());
     text += row_text(cells);
   }
   if (!content.changes.empty()) {
-    text += "\n" + row_text({content.changes_title, "change", "95 % interval", "p (Holm)", "verdict"}) + rule(5);
+    text += "\n";
+    text += row_text({content.changes_title, "change", "95 % interval", "p (Holm)", "verdict"}) + rule(5);
     for (const ChangeRow& row : content.changes) {
       text += row_text({row.metric, row.change, row.interval, row.p, row.verdict});
     }
   }
   text += list("Warnings", content.warnings) + list("SLO", content.slo);
-  text += list("Verdict: " + escaped(content.verdict), content.reasons);
-  return text + "\n" + escaped(definitions()) + "\n";
+  text += list(fmt::format("Verdict: {}", escaped(content.verdict)), content.reasons);
+  return fmt::format("{}\n{}\n", text, escaped(definitions()));
 }
 
 }  // namespace qwenbench::report

@@ -46,12 +46,12 @@ void print(const Json& value, std::size_t indent, bool raw, std::string& out) {
         out += padding + " ";
         print((*element)[i], 0, true, out);
       }
-      out += "\n" + padding + "]";
+      out += fmt::format("\n{}]", padding);
     } else {
       print(*element, indent + 1, false, out);
     }
   }
-  out += "\n" + std::string(indent, ' ') + (object ? "}" : "]");
+  out += fmt::format("\n{}{}", std::string(indent, ' '), object ? '}' : ']');
 }
 
 Warning not_finite_warning(const std::vector<std::string>& paths) {

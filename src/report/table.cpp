@@ -52,16 +52,18 @@ std::string wrap(const std::string& text, std::size_t indent) {
     const std::string word = text.substr(begin, end - begin);
     if (!line.empty() && width(line) + 1 + width(word) > kWidth) {
       result += line + "\n";
-      line = std::string(indent, ' ') + word;
+      line.assign(indent, ' ');
+      line += word;
     } else {
-      line += line.empty() ? word : " " + word;
+      if (!line.empty()) line += ' ';
+      line += word;
     }
     begin = end + 1;
   }
   return result + line + "\n";
 }
 
-std::string bullet(const std::string& text) { return wrap("- " + one_line(text, 1000), 2); }
+std::string bullet(const std::string& text) { return wrap(fmt::format("- {}", one_line(text, 1000)), 2); }
 
 class Painter {
  public:
@@ -96,20 +98,23 @@ std::string columns_text(const Content& content, std::size_t begin, const Painte
 
 std::string changes_text(const Content& content, const Painter& paint) {
   if (content.changes.empty()) return "";
-  std::string text = "\n" +
-                     paint(kBold, left(content.changes_title, kLabel) + right("change", 12) +
-                                      right("95 % interval", 26) + right("p (Holm)", 10) + "  verdict") +
-                     "\n";
+  const auto line = [](const std::string& metric, const std::string& change, const std::string& interval,
+                       const std::string& p, const std::string& verdict) {
+    return fmt::format("{}{}{}{}  {}", left(one_line(metric), kLabel), right(change, 12), right(interval, 26),
+                       right(p, 10), verdict);
+  };
+  std::string text = fmt::format(
+      "\n{}\n", paint(kBold, line(content.changes_title, "change", "95 % interval", "p (Holm)", "verdict")));
   for (const ChangeRow& row : content.changes) {
-    text += left(one_line(row.metric), kLabel) + right(row.change, 12) + right(row.interval, 26) + right(row.p, 10) +
-            "  " + (row.verdict == "same" ? row.verdict : paint(color_of(row.verdict), row.verdict)) + "\n";
+    const std::string verdict = row.verdict == "same" ? row.verdict : paint(color_of(row.verdict), row.verdict);
+    text += line(row.metric, row.change, row.interval, row.p, verdict) + "\n";
   }
   return text;
 }
 
 std::string list_text(const std::string& title, const std::vector<std::string>& items, const Painter& paint) {
   if (items.empty()) return "";
-  std::string text = "\n" + paint(kBold, title) + "\n";
+  std::string text = fmt::format("\n{}\n", paint(kBold, title));
   for (const std::string& item : items) text += bullet(item);
   return text;
 }
@@ -122,12 +127,12 @@ std::string render_table(const Result& result, const TableOptions& options) {
   std::string text;
   for (const std::string& line : content.header) text += wrap(one_line(line), 2);
   for (std::size_t begin = 0; begin < content.columns.size(); begin += kColumnsAtOnce) {
-    text += "\n" + columns_text(content, begin, paint);
+    text += fmt::format("\n{}", columns_text(content, begin, paint));
   }
   text += changes_text(content, paint);
   text += list_text("Warnings", content.warnings, paint);
   text += list_text("SLO", content.slo, paint);
-  text += "\n" + paint(kBold, "Verdict: ") + paint(color_of(content.verdict), content.verdict) + "\n";
+  text += fmt::format("\n{}{}\n", paint(kBold, "Verdict: "), paint(color_of(content.verdict), content.verdict));
   for (const std::string& reason : content.reasons) text += bullet(reason);
   return text;
 }

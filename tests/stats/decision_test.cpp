@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <random>
+#include <stdexcept>
+#include <vector>
 
 #include "stats/clusters.h"
 #include "stats/proportions.h"

@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <stdexcept>
+#include <vector>
 
 #include "stats/clusters.h"
 #include "stats/decision.h"
@@ -15,14 +17,14 @@ using namespace qwenbench;
 using doctest::Approx;
 
 namespace {
-Approx close(double value) { return Approx(value).epsilon(1e-9); }
+Approx near_to(double value) { return Approx(value).epsilon(1e-9); }
 }  // namespace
 
 TEST_CASE("mean, deviation and quantiles are NumPy's") {
   for (const auto& c : oracle()["describe"]) {
     const std::vector<double> x = numbers(c["x"]), q = numbers(c["q"]), expected = numbers(c["quantiles"]);
-    CHECK(stats::mean(x) == close(c["mean"]));
-    if (x.size() > 1) CHECK(stats::sample_std(x) == close(c["std"]));
+    CHECK(stats::mean(x) == near_to(c["mean"]));
+    if (x.size() > 1) CHECK(stats::sample_std(x) == near_to(c["std"]));
     for (std::size_t i = 0; i < q.size(); ++i) CHECK(stats::quantile(x, q[i]) == Approx(expected[i]).epsilon(1e-14));
   }
   CHECK_THROWS_AS(stats::mean({}), std::invalid_argument);
@@ -33,13 +35,13 @@ TEST_CASE("mean, deviation and quantiles are NumPy's") {
 TEST_CASE("t interval on log ratios of paired trials is SciPy's") {
   for (const auto& c : oracle()["student"]) {
     const auto estimate = stats::paired_log_ratio(numbers(c["baseline"]), numbers(c["candidate"]));
-    CHECK(estimate.mean == close(c["mean"]));
-    CHECK(estimate.std_error == close(c["stderr"]));
-    CHECK(estimate.p_value() == close(c["p"]));
-    CHECK(estimate.interval(0.95).low == close(c["ci95"][0]));
-    CHECK(estimate.interval(0.95).high == close(c["ci95"][1]));
-    CHECK(estimate.interval(0.90).low == close(c["ci90"][0]));
-    CHECK(estimate.interval(0.90).high == close(c["ci90"][1]));
+    CHECK(estimate.mean == near_to(c["mean"]));
+    CHECK(estimate.std_error == near_to(c["stderr"]));
+    CHECK(estimate.p_value() == near_to(c["p"]));
+    CHECK(estimate.interval(0.95).low == near_to(c["ci95"][0]));
+    CHECK(estimate.interval(0.95).high == near_to(c["ci95"][1]));
+    CHECK(estimate.interval(0.90).low == near_to(c["ci90"][0]));
+    CHECK(estimate.interval(0.90).high == near_to(c["ci90"][1]));
   }
 }
 
@@ -59,7 +61,7 @@ TEST_CASE("Mann-Whitney U: SciPy, and every split where there are ties") {
     const auto test = stats::mann_whitney_u(numbers(c["x"]), numbers(c["y"]));
     CHECK(test.statistic == c["u"].get<double>());
     CHECK(test.exact == c["exact"].get<bool>());
-    CHECK(test.p_value == close(c["p"]));
+    CHECK(test.p_value == near_to(c["p"]));
   }
   CHECK(stats::mann_whitney_u({}, std::vector<double>{1}).p_value == 1);
   CHECK(stats::mann_whitney_u(std::vector<double>(40, 1.0), std::vector<double>(40, 1.0)).p_value == 1);
@@ -71,14 +73,14 @@ TEST_CASE("signed rank: SciPy, and every choice of signs where there are ties") 
     const auto test = stats::wilcoxon_signed_rank(numbers(c["d"]));
     CHECK(test.statistic == c["w"].get<double>());
     CHECK(test.exact == c["exact"].get<bool>());
-    CHECK(test.p_value == close(c["p"]));
+    CHECK(test.p_value == near_to(c["p"]));
   }
   CHECK(stats::wilcoxon_signed_rank(std::vector<double>{0, 0}).p_value == 1);
 }
 
 TEST_CASE("exact McNemar is SciPy's binomtest") {
   for (const auto& c : oracle()["mcnemar"]) {
-    CHECK(stats::exact_mcnemar({c["b"], c["c"]}) == close(c["p"]));
+    CHECK(stats::exact_mcnemar({c["b"], c["c"]}) == near_to(c["p"]));
   }
 }
 
@@ -86,7 +88,7 @@ TEST_CASE("Holm") {
   for (const auto& c : oracle()["holm"]) {
     const std::vector<double> adjusted = stats::holm(numbers(c["p"])), expected = numbers(c["adjusted"]);
     REQUIRE(adjusted.size() == expected.size());
-    for (std::size_t i = 0; i < adjusted.size(); ++i) CHECK(adjusted[i] == close(expected[i]));
+    for (std::size_t i = 0; i < adjusted.size(); ++i) CHECK(adjusted[i] == near_to(expected[i]));
   }
   CHECK(stats::holm({}).empty());
 }
@@ -94,11 +96,11 @@ TEST_CASE("Holm") {
 TEST_CASE("clustered bootstrap agrees with SciPy's to Monte-Carlo error") {
   for (const auto& c : oracle()["bootstrap"]) {
     const std::vector<double> y = numbers(c["y"]), n = numbers(c["n"]);
-    CHECK(stats::clustered_ratio(y, n).ratio == close(c["estimate"]));
-    CHECK(stats::clustered_ratio(y, n).std_error == close(c["clustered_stderr"]));
+    CHECK(stats::clustered_ratio(y, n).ratio == near_to(c["estimate"]));
+    CHECK(stats::clustered_ratio(y, n).std_error == near_to(c["clustered_stderr"]));
     const auto bootstrap = stats::bootstrap_ratios(y, 1, n, 10000, 1).front();
     const double error = c["stderr"];
-    CHECK(bootstrap.estimate == close(c["estimate"]));
+    CHECK(bootstrap.estimate == near_to(c["estimate"]));
     CHECK(bootstrap.std_error() == Approx(error).epsilon(0.04));
     // The quantile of 10,000 replicates has a standard error of about 0.027 (95 %) standard deviations of theirs.
     const auto near = [&](double value, double expected) { CHECK(std::abs(value - expected) < 0.1 * error); };
