@@ -21,7 +21,7 @@ namespace {
 
 constexpr const char* kProfile = R"({
   "model": "datasets/models/qwen3-vl-tiny",
-  "engine": {"device": "cpu", "max_model_len": 2048, "max_num_seqs": 4, "max_num_batched_tokens": 256, "block_size": 16,
+  "engine": {"device": "cpu", "max_model_len": 4096, "max_num_seqs": 4, "max_num_batched_tokens": 256, "block_size": 16,
              "limit_mm_per_prompt": {"image": 2}, "cpu_kv_cache_gib": 0.06},
   "variants": {"reference": {"kv_cache_dtype": "bfloat16"},
                "baseline": {"kv_cache_dtype": "fp8_e4m3", "kv_scales": "unit"},
