@@ -6,6 +6,12 @@
 #include "base/dtype.h"
 
 namespace qwenbench::calibration {
+namespace {
+
+/// Halfway from 448 to what would be the next value, 480: up to here 448 is the nearest.
+constexpr float kRoundsToMax = 464.0f;
+
+}  // namespace
 
 void MagnitudeHistogram::add(const float* values, int count) {
   for (int i = 0; i < count; ++i) ++counts_[float_to_bf16(values[i]) & 0x7fffu];
@@ -44,7 +50,7 @@ Fp8Loss fp8_loss(const MagnitudeHistogram& histogram, float scale) {
     const float value = bf16_to_float(static_cast<std::uint16_t>(bin));
     const float scaled = value / scale;
     const std::uint8_t code = float_to_e4m3(scaled);
-    if (scaled > kE4M3Max) loss.saturated += count;
+    if (scaled > kRoundsToMax) loss.saturated += count;
     if (code == 0 && value != 0) loss.flushed += count;
     if (code >= 1 && code <= 7) loss.subnormal += count;  // exponent bits 0
     const double error = static_cast<double>(e4m3_to_float(code) * scale) - value;

@@ -38,7 +38,7 @@ class MagnitudeHistogram {
 
 /// What E4M3 with one scale does to the values of a histogram. Shares are of all values, 0..1.
 struct Fp8Loss {
-  double saturated = 0;          // |x / scale| above 448, cut off
+  double saturated = 0;          // |x / scale| above 464: cut off at 448, and not for being the nearest
   double subnormal = 0;          // stored as a subnormal: fewer than 3 bits of mantissa
   double flushed = 0;            // not 0, and stored as 0
   double signal = 0, noise = 0;  // sums of squares of the values and of the round-trip errors

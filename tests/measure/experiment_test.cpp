@@ -21,14 +21,14 @@ namespace {
 
 constexpr const char* kProfile = R"({
   "model": "datasets/models/qwen3-vl-tiny",
-  "engine": {"device": "cpu", "max_model_len": 2048, "max_num_seqs": 4, "max_num_batched_tokens": 256, "block_size": 16,
+  "engine": {"device": "cpu", "max_model_len": 4096, "max_num_seqs": 4, "max_num_batched_tokens": 256, "block_size": 16,
              "limit_mm_per_prompt": {"image": 2}, "cpu_kv_cache_gib": 0.06},
   "variants": {"reference": {"kv_cache_dtype": "bfloat16"},
                "baseline": {"kv_cache_dtype": "fp8_e4m3", "kv_scales": "unit"},
                "calibrated": {"kv_cache_dtype": "fp8_e4m3", "kv_scales": "calibrate"}},
-  "calibration": {"num_samples": 4},
+  "calibration": {"num_samples": 2},
   "workload": {"num_prompts": 3, "max_tokens": 4, "max_concurrency": 2, "trials": 2, "warmup_prompts": 1},
-  "quality": {"num_samples": 8}
+  "quality": {"num_samples": 4}
 })";
 
 struct Folder {
@@ -125,10 +125,10 @@ TEST_CASE("an experiment from profile to result file") {
 
 TEST_CASE("two runs score the same bits") {
   const Folder folder;
-  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1"};
+  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2"};
   const Ran first = run(folder, sets);
-  const Ran second = run(folder, {"workload.trials=1", "workload.num_prompts=1", "engine.max_num_batched_tokens=100",
-                                  "engine.max_num_seqs=2"});
+  const Ran second = run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2",
+                                  "engine.max_num_batched_tokens=100", "engine.max_num_seqs=2"});
   for (std::size_t v = 0; v < 3; ++v) {
     CHECK(first.result.variants[v].quality->kld.mean == second.result.variants[v].quality->kld.mean);
     CHECK(first.result.variants[v].kv_scales.sha256 == second.result.variants[v].kv_scales.sha256);
@@ -139,7 +139,7 @@ TEST_CASE("logits saved by one run are the reference of another") {
   const Folder folder;
   RunOptions save;
   save.save_logits = folder.path / "logits.safetensors";
-  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=4"};
+  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2"};
   const Ran saved = run(folder, sets, save);
   CHECK(saved.exit_code == 0);
   RunOptions load;
@@ -149,7 +149,7 @@ TEST_CASE("logits saved by one run are the reference of another") {
   CHECK(scored.result.variants[0].quality->kld.max == 0.0);
   CHECK(scored.result.variants[1].quality->kld.mean == saved.result.variants[1].quality->kld.mean);
   CHECK(scored.result.variants[1].quality->reference == "logits.safetensors");
-  CHECK_THROWS_AS(run(folder, {"quality.num_samples=3"}, load), InputError);
+  CHECK_THROWS_AS(run(folder, {"quality.num_samples=1"}, load), InputError);
   CHECK_THROWS_AS(run(folder, {"load_format=dummy"}, load), InputError);
 }
 
