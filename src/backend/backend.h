@@ -20,8 +20,8 @@ namespace qwenbench::backend {
 class KvCache {
  public:
   virtual ~KvCache() = default;
-  /// The stored K (key = true) or V codes of one slot (block * block_size + offset) and one of this rank's heads, as raw
-  /// bytes [head_dim * bytes of the cache's dtype]: for tests.
+  /// The stored K (key = true) or V codes of one slot (block * block_size + offset) and one of this rank's heads, as
+  /// raw bytes [head_dim * bytes of the cache's dtype]: for tests.
   virtual std::vector<std::byte> stored(int layer, std::int64_t slot, int local_head, bool key) const = 0;
 };
 
@@ -57,9 +57,9 @@ class KvObserver {
 /// One forward step over tokens of several sequences; the same on every rank.
 struct StepInput {
   struct Sequence {
-    int first_row;                         // its tokens are rows [first_row, first_row + num_rows)
+    int first_row;  // its tokens are rows [first_row, first_row + num_rows)
     int num_rows;
-    int kv_length;                         // tokens in the cache after this step; the rows are the last num_rows of them
+    int kv_length;  // tokens in the cache after this step; the rows are the last num_rows of them
     std::span<const std::int32_t> blocks;  // its block table, enough for kv_length
   };
   struct VisualSpan {  // rows [first_row, first_row + num_rows) are tokens first_feature... of a picture
@@ -72,7 +72,7 @@ struct StepInput {
   std::span<const std::array<std::int32_t, 3>> positions;  // T, H, W of every token
   std::span<const Sequence> sequences;
   std::span<const VisualSpan> visual;
-  std::span<const std::int32_t> output_rows;
+  std::span<const std::int32_t> output_rows;  // ascending
   KvObserver* observer = nullptr;
 };
 
@@ -85,8 +85,8 @@ class Executor {
   virtual std::unique_ptr<KvCache> make_cache(const KvCacheOptions& options) = 0;
   virtual std::shared_ptr<const VisualFeatures> encode(const workload::Image& image) = 0;
 
-  /// `pictures` are this rank's features, indexed by VisualSpan::picture. The final hidden states of output_rows stay in
-  /// the executor until the next call.
+  /// `pictures` are this rank's features, indexed by VisualSpan::picture. The final hidden states of output_rows stay
+  /// in the executor until the next call.
   virtual void execute(const StepInput& step, KvCache& cache,
                        std::span<const std::shared_ptr<const VisualFeatures>> pictures) = 0;
 
@@ -103,7 +103,8 @@ class Executor {
 struct ExecutorOptions {
   int rank = 0;
   int threads = 1;  // CPU threads of this rank
-  std::function<void(std::size_t bytes)> on_loaded;  // progress: called as weights are loaded, maybe from several threads
+  std::function<void(std::size_t bytes)>
+      on_loaded;  // progress: called as weights are loaded, maybe from several threads
 };
 
 /// The CPU backend: fp32 activations and accumulation over weights that stay in their stored form; deterministic and

@@ -98,7 +98,8 @@ struct QkNormRopeAppend {
   NormId q_norm, k_norm;
   int layer;
 };
-/// Causal attention of q over what the cache stores for its sequence, scale head_dim^-0.5.
+/// Causal attention of q over what the cache stores for its sequence, scale head_dim^-0.5. Rows of q are tokens, or the
+/// wanted ones.
 struct PagedAttention {
   BufferId q, out;
   int layer;

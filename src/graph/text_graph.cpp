@@ -36,44 +36,67 @@ LayerWeights add_layer_weights(Builder& b, const Plan& plan, int layer) {
   return w;
 }
 
+/// The buffers that a layer works on, all with the same kind of rows.
+struct LayerBuffers {
+  BufferId residual, normed, partial, q, attended, gate_up, mlp;
+};
+
+LayerBuffers add_layer_buffers(Builder& b, const Plan& plan, Rows rows, int gate_up_width) {
+  const auto& c = plan.config.text;
+  const int heads_width = plan.local_heads * c.head_dim;
+  LayerBuffers t;
+  t.residual = b.buffer("residual", rows, c.hidden_size);
+  t.normed = b.buffer("normed", rows, c.hidden_size);
+  t.partial = b.buffer("partial", rows, c.hidden_size);
+  t.q = b.buffer("q", rows, heads_width);
+  t.attended = b.buffer("attended", rows, heads_width);
+  t.gate_up = b.buffer("gate_up", rows, gate_up_width);
+  t.mlp = b.buffer("mlp", rows, c.intermediate_size / plan.ranks);
+  return t;
+}
+
+/// From the queries on: attention, then the feed-forward half. next_norm is applied to what the layer leaves.
+void add_rest_of_layer(Builder& b, const Plan& plan, int layer, const LayerWeights& w, const LayerBuffers& t,
+                       NormId next_norm) {
+  const int levels = static_cast<int>(plan.config.vision.deepstack_indexes.size());
+  b.op(PagedAttention{t.q, t.attended, layer});
+  b.op(Linear{t.attended, t.partial, w.o});
+  b.op(AllReduceAddNorm{t.partial, t.residual, t.normed, w.post_norm});
+  b.op(Linear{t.normed, t.gate_up, w.gate_up});
+  b.op(SwiGlu{t.gate_up, t.mlp});
+  b.op(Linear{t.mlp, t.partial, w.down});
+  AllReduceAddNorm join{t.partial, t.residual, t.normed, next_norm};
+  join.deepstack_level = layer < levels ? layer : -1;
+  b.op(join);
+}
+
 void build_decoder(Plan& plan) {
   const auto& c = plan.config.text;
   Builder b(plan, plan.text);
   std::vector<LayerWeights> layers;
   for (int i = 0; i < c.num_layers; ++i) layers.push_back(add_layer_weights(b, plan, i));
   const NormId final_norm = b.norm({"model.language_model.norm.weight", "", c.hidden_size, c.rms_norm_eps});
-  const int levels = static_cast<int>(plan.config.vision.deepstack_indexes.size());
 
-  const BufferId residual = b.buffer("residual", Rows::kTokens, c.hidden_size);
-  const BufferId normed = b.buffer("normed", Rows::kTokens, c.hidden_size);
-  const BufferId partial = b.buffer("partial", Rows::kTokens, c.hidden_size);
+  const int gate_up_width = b.width_of(layers[0].gate_up);
+  const LayerBuffers all = add_layer_buffers(b, plan, Rows::kTokens, gate_up_width);
+  const LayerBuffers wanted = add_layer_buffers(b, plan, Rows::kOutputs, gate_up_width);
   const BufferId qkv = b.buffer("qkv", Rows::kTokens, b.width_of(layers[0].qkv));
-  const BufferId q = b.buffer("q", Rows::kTokens, plan.local_heads * c.head_dim);
-  const BufferId attended = b.buffer("attended", Rows::kTokens, plan.local_heads * c.head_dim);
-  const BufferId gate_up = b.buffer("gate_up", Rows::kTokens, b.width_of(layers[0].gate_up));
-  const BufferId hidden_mlp = b.buffer("mlp", Rows::kTokens, c.intermediate_size / plan.ranks);
-  const BufferId output = b.buffer("output", Rows::kOutputs, c.hidden_size);
 
-  b.op(Embed{residual});
-  b.op(AllReduce{residual});
-  b.op(PlaceVisual{residual});
-  b.op(Norm{residual, normed, layers[0].input_norm});
+  b.op(Embed{all.residual});
+  b.op(AllReduce{all.residual});
+  b.op(PlaceVisual{all.residual});
+  b.op(Norm{all.residual, all.normed, layers[0].input_norm});
   for (int i = 0; i < c.num_layers; ++i) {
-    const LayerWeights& w = layers[i];
-    b.op(Linear{normed, qkv, w.qkv});
-    b.op(QkNormRopeAppend{qkv, q, w.q_norm, w.k_norm, i});
-    b.op(PagedAttention{q, attended, i});
-    b.op(Linear{attended, partial, w.o});
-    b.op(AllReduceAddNorm{partial, residual, normed, w.post_norm});
-    b.op(Linear{normed, gate_up, w.gate_up});
-    b.op(SwiGlu{gate_up, hidden_mlp});
-    b.op(Linear{hidden_mlp, partial, w.down});
-    AllReduceAddNorm join{partial, residual, normed, i + 1 < c.num_layers ? layers[i + 1].input_norm : final_norm};
-    join.deepstack_level = i < levels ? i : -1;
-    b.op(join);
+    b.op(Linear{all.normed, qkv, layers[i].qkv});
+    b.op(QkNormRopeAppend{qkv, all.q, layers[i].q_norm, layers[i].k_norm, i});
+    const bool last = i + 1 == c.num_layers;
+    if (last) {  // every token's K and V are in the cache; beyond that only the wanted rows are ever read
+      b.op(SelectOutputs{all.q, wanted.q});
+      b.op(SelectOutputs{all.residual, wanted.residual});
+    }
+    add_rest_of_layer(b, plan, i, layers[i], last ? wanted : all, last ? final_norm : layers[i + 1].input_norm);
   }
-  b.op(SelectOutputs{normed, output});
-  plan.text.outputs = {output};
+  plan.text.outputs = {wanted.normed};
 }
 
 void build_head(Plan& plan) {

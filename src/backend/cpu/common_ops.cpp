@@ -125,7 +125,9 @@ void run(RankContext& context, Activations& acts, const graph::AllReduceAddNorm&
         for (std::int64_t i = 0; i < width; ++i) r[i] += p[i] + bias[i];
       else
         for (std::int64_t i = 0; i < width; ++i) r[i] += p[i];
-      if (const float* f = op.deepstack_level >= 0 ? feature(op.deepstack_level, static_cast<int>(row)) : nullptr)
+      if (const float* f = op.deepstack_level >= 0
+                               ? feature(op.deepstack_level, acts.kind(op.residual), static_cast<int>(row))
+                               : nullptr)
         for (std::int64_t i = 0; i < width; ++i) r[i] += f[i];
       if (op.norm == graph::kNoNorm) continue;
       const NormWeights& w = context.norms[op.norm];

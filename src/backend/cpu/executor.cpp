@@ -144,9 +144,10 @@ void CpuExecutor::execute(const StepInput& input, KvCache& cache,
   prepare(step_, input, static_cast<CpuKvCache&>(cache), pictures, rope_, context_.plan.config.text);
   text_.set_rows(graph::Rows::kTokens, static_cast<int>(input.tokens.size()));
   text_.set_rows(graph::Rows::kOutputs, static_cast<int>(input.output_rows.size()));
-  const FeatureOfRow feature = [&](int level, int row) -> const float* {
-    const CpuVisualFeatures* picture = step_.picture_of_row[row];
-    return picture ? picture->row(level + 1, step_.feature_of_row[row]) : nullptr;
+  const FeatureOfRow feature = [&](int level, graph::Rows rows, int row) -> const float* {
+    const int token = step_.token_of(rows, row);
+    const CpuVisualFeatures* picture = step_.picture_of_row[token];
+    return picture ? picture->row(level + 1, step_.feature_of_row[token]) : nullptr;
   };
   for (const graph::Op& op : context_.plan.text.ops) {
     std::visit(

@@ -26,7 +26,8 @@ class Activations {
 
   void set_rows(graph::Rows kind, int rows);
   float* data(graph::BufferId id) { return data_[id].data(); }
-  int rows(graph::BufferId id) const { return rows_[static_cast<int>(program_.buffers[id].rows)]; }
+  int rows(graph::BufferId id) const { return rows_[static_cast<int>(kind(id))]; }
+  graph::Rows kind(graph::BufferId id) const { return program_.buffers[id].rows; }
   int width(graph::BufferId id) const { return program_.buffers[id].width; }
 
  private:
@@ -78,8 +79,8 @@ void run(RankContext& context, Activations& acts, const graph::AllReduce& op);
 void run(RankContext& context, Activations& acts, const graph::SwiGlu& op);
 void run(RankContext& context, Activations& acts, const graph::AllGather& op);
 
-/// One row of features that joins the residual, or nullptr.
-using FeatureOfRow = std::function<const float*(int level, int row)>;
+/// The features that join a row of the residual, or nullptr.
+using FeatureOfRow = std::function<const float*(int level, graph::Rows rows, int row)>;
 void run(RankContext& context, Activations& acts, const graph::AllReduceAddNorm& op, const FeatureOfRow& feature);
 
 }  // namespace qwenbench::backend::cpu

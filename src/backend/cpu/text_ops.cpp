@@ -16,9 +16,12 @@ void prepare(TextStep& step, const StepInput& input, CpuKvCache& cache,
   step.cache = &cache;
   rope.fill(input.positions, config.mrope_section, step.cos, step.sin);
   step.slots.resize(tokens);
-  for (const auto& sequence : input.sequences) {
+  step.sequence_of_token.resize(tokens);
+  for (std::size_t s = 0; s < input.sequences.size(); ++s) {
+    const StepInput::Sequence& sequence = input.sequences[s];
     for (int i = 0; i < sequence.num_rows; ++i) {
       const int position = sequence.kv_length - sequence.num_rows + i;
+      step.sequence_of_token[sequence.first_row + i] = static_cast<int>(s);
       step.slots[sequence.first_row + i] =
           std::int64_t{sequence.blocks[position / cache.block_size()]} * cache.block_size() +
           position % cache.block_size();
@@ -118,24 +121,29 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
 
 namespace {
 
-/// A block of query rows of one sequence and KV head.
+/// A block of query rows of one sequence and KV head. Rows are counted query head by query head of the group within
+/// each row of the buffer.
 struct QueryTask {
   int sequence;
   int kv_head;
-  int begin, end;  // of the sequence's tokens * query heads of the group
+  int first_row;   // of a run of rows that belong to the sequence
+  int begin, end;  // of the run's rows * query heads of the group
 };
 
-std::vector<QueryTask> query_tasks(const StepInput& input, int kv_heads, int group) {
+std::vector<QueryTask> query_tasks(const TextStep& step, graph::Rows rows, int num_rows, int kv_heads, int group) {
   std::vector<QueryTask> tasks;
-  for (int s = 0; s < static_cast<int>(input.sequences.size()); ++s) {
-    const int rows = input.sequences[s].num_rows * group;
-    for (int begin = 0; begin < rows; begin += kQueryBlock)
-      for (int h = 0; h < kv_heads; ++h) tasks.push_back({s, h, begin, std::min(begin + kQueryBlock, rows)});
+  for (int row = 0; row < num_rows;) {  // consecutive rows of one sequence
+    const int first_row = row, sequence = step.sequence_of_token[step.token_of(rows, row)];
+    while (row < num_rows && step.sequence_of_token[step.token_of(rows, row)] == sequence) ++row;
+    const int queries = (row - first_row) * group;
+    for (int begin = 0; begin < queries; begin += kQueryBlock) {
+      for (int h = 0; h < kv_heads; ++h)
+        tasks.push_back({sequence, h, first_row, begin, std::min(begin + kQueryBlock, queries)});
+    }
   }
   // The longest first, so that no thread is left with a long one at the end.
   const auto work = [&](const QueryTask& t) {
-    const auto& sequence = input.sequences[t.sequence];
-    return std::int64_t{t.end - t.begin} * (sequence.kv_length - sequence.num_rows + t.end / group);
+    return std::int64_t{t.end - t.begin} * step.input->sequences[t.sequence].kv_length;
   };
   std::stable_sort(tasks.begin(), tasks.end(), [&](const auto& a, const auto& b) { return work(a) > work(b); });
   return tasks;
@@ -146,7 +154,8 @@ std::vector<QueryTask> query_tasks(const StepInput& input, int kv_heads, int gro
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::PagedAttention& op) {
   const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads;
   const int group = heads / context.plan.local_kv_heads;
-  const std::vector<QueryTask> tasks = query_tasks(*step.input, context.plan.local_kv_heads, group);
+  const graph::Rows rows = acts.kind(op.q);
+  const std::vector<QueryTask> tasks = query_tasks(step, rows, acts.rows(op.q), context.plan.local_kv_heads, group);
   const float* q = acts.data(op.q);
   float* out = acts.data(op.out);
   const auto attend = [&](const QueryTask& task, float* scratch) {
@@ -154,12 +163,13 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
     const float* q_rows[kQueryBlock];
     float* out_rows[kQueryBlock];
     int last_key[kQueryBlock];
-    for (int r = task.begin; r < task.end; ++r) {
-      const int token = r / group, head = task.kv_head * group + r % group;
-      const std::int64_t offset = (std::int64_t{sequence.first_row + token} * heads + head) * d;
-      q_rows[r - task.begin] = q + offset;
-      out_rows[r - task.begin] = out + offset;
-      last_key[r - task.begin] = sequence.kv_length - sequence.num_rows + token;
+    for (int i = task.begin; i < task.end; ++i) {
+      const int row = task.first_row + i / group, head = task.kv_head * group + i % group;
+      const std::int64_t offset = (std::int64_t{row} * heads + head) * d;
+      q_rows[i - task.begin] = q + offset;
+      out_rows[i - task.begin] = out + offset;
+      const int token = step.token_of(rows, row) - sequence.first_row;
+      last_key[i - task.begin] = sequence.kv_length - sequence.num_rows + token;
     }
     AttentionArgs args;
     step.cache->describe(op.layer, task.kv_head, args);

@@ -32,9 +32,15 @@ struct TextStep {
   CpuKvCache* cache = nullptr;
   std::vector<float> cos, sin;                           // [tokens, head_dim / 2]
   std::vector<std::int64_t> slots;                       // KV slot of every token
+  std::vector<int> sequence_of_token;                    // index into input->sequences
   std::vector<std::uint8_t> is_image;                    // of every token
   std::vector<const CpuVisualFeatures*> picture_of_row;  // nullptr: text
   std::vector<int> feature_of_row;
+
+  /// The token that row `row` of a buffer stands for.
+  int token_of(graph::Rows rows, int row) const {
+    return rows == graph::Rows::kOutputs ? input->output_rows[row] : row;
+  }
 };
 
 /// Derives the per-token tables from the step's input.
