@@ -72,7 +72,7 @@ struct StepInput {
   std::span<const std::array<std::int32_t, 3>> positions;  // T, H, W of every token
   std::span<const Sequence> sequences;
   std::span<const VisualSpan> visual;
-  std::span<const std::int32_t> output_rows;  // ascending
+  std::span<const std::int32_t> output_rows;
   KvObserver* observer = nullptr;
 };
 
