@@ -78,10 +78,12 @@ def main():
     parser.add_argument("--quantized", type=pathlib.Path, default=ROOT / "datasets/models/qwen3-vl-tiny-w4a16")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/cpu")
+    parser.add_argument("--binary", type=pathlib.Path, help="an engine_bench that is built already")
     args = parser.parse_args()
 
-    subprocess.run(["cmake", "--build", args.build, "--target", "engine_bench"], check=True, stdout=subprocess.DEVNULL)
-    binary = args.build / "bin/engine_bench"
+    binary = args.binary or args.build / "bin/engine_bench"
+    if args.binary is None:
+        subprocess.run(["cmake", "--build", args.build, "--target", "engine_bench"], check=True, stdout=subprocess.DEVNULL)
     import torch
     torch.set_num_threads(args.threads)
     import transformers
