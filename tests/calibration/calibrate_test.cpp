@@ -49,7 +49,7 @@ std::vector<Request> requests_of(const std::vector<int>& tokens) {
   std::vector<Request> requests;
   for (const int token : tokens) {
     requests.emplace_back();
-    requests.back().id = "q" + std::to_string(token);
+    requests.back().id = std::string("q").append(std::to_string(token));
     requests.back().prompt = {token};
   }
   return requests;
