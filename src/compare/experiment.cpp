@@ -77,6 +77,8 @@ std::string describe_slo(const report::SloResult& slo) {
   return fmt::format("slo{} on {} missed by {}: {:.4g}", limits, metric, slo.variant, *slo.observed);
 }
 
+bool all_failed(const VariantResult& variant) { return variant.summary.failed > 0 && variant.summary.completed == 0; }
+
 Side side_of(const Result& result, const VariantResult& variant, const VariantResult& reference,
              const ExperimentOptions& options, const TestOptions& tests) {
   Side side;
@@ -91,7 +93,7 @@ Side side_of(const Result& result, const VariantResult& variant, const VariantRe
     side.failed_slo.push_back(describe_slo(slo));
   }
   side.failed_requests = variant.summary.failed;
-  side.every_request_failed = variant.summary.failed > 0 && variant.summary.completed == 0;
+  side.every_request_failed = all_failed(variant);
   return side;
 }
 
@@ -150,12 +152,7 @@ void judge(Result& result, const ExperimentOptions& options) {
 
 ExitCode exit_code(const Result& result) {
   if (result.was_cancelled) return ExitCode::kCancelled;
-  std::int64_t completed = 0, failed = 0;
-  for (const VariantResult& variant : result.variants) {
-    completed += variant.summary.completed;
-    failed += variant.summary.failed;
-  }
-  const bool every_request_failed = completed == 0 && failed > 0;
+  const bool every_request_failed = std::any_of(result.variants.begin(), result.variants.end(), all_failed);
   const bool slo_missed =
       std::any_of(result.slo.begin(), result.slo.end(), [](const report::SloResult& slo) { return !slo.pass; });
   return every_request_failed || slo_missed ? ExitCode::kRegression : ExitCode::kOk;

@@ -32,9 +32,9 @@ struct ExperimentOptions {
 /// has.
 void judge(report::Result& result, const ExperimentOptions& options);
 
-/// The exit code of a finished `run`: 130 where it was cancelled; 1 where an slo is missed or every request failed;
-/// else 0: that one variant is worse than another is what the experiment wanted to know, not a regression of the
-/// software.
+/// The exit code of a finished `run`: 130 where it was cancelled; 1 where an slo is missed or every request of a
+/// variant failed; else 0: that one variant is worse than another is what the experiment wanted to know, not a
+/// regression of the software.
 ExitCode exit_code(const report::Result& result);
 
 }  // namespace qwenbench::compare

@@ -137,11 +137,14 @@ class FieldReader {
     }
   }
 
+  /// For members with rules of their own.
+  [[noreturn]] void refuse(const std::string& key, const std::string& what) const { fail(name(key), what); }
+
+ private:
   [[noreturn]] static void fail(const std::string& path, const std::string& what) {
     throw InputError(one_line(fmt::format("{}: {}; this is no usable result file", path, what)));
   }
 
- private:
   std::string name(const std::string& key) const { return path_ + (path_.ends_with(": ") ? "" : ".") + key; }
 
   const Json& at(const std::string& key) const {

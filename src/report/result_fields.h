@@ -69,7 +69,7 @@ void rate_field(V& v, const std::string& key, auto& rate) {
     } else if (json == "inf") {
       rate = std::numeric_limits<double>::infinity();
     } else {
-      V::fail(key, "a number or \"inf\" is expected");
+      v.refuse(key, "a number or \"inf\" is expected");
     }
   } else {
     v(key, std::isinf(rate) ? Json("inf") : Json(rate));

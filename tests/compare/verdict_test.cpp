@@ -237,9 +237,6 @@ TEST_CASE("verdict: failed requests") {
   }
   CHECK(status(result) == "inconclusive");
   CHECK(contains(reasons(result), "every request of baseline failed"));
-  CHECK(compare::exit_code(result) == ExitCode::kOk);  // the reference's requests did not fail
-  for (report::RequestRecord& request : result.variants[0].requests) request.error = "aborted";
-  report::summarize(result.variants[0], {});
   CHECK(compare::exit_code(result) == ExitCode::kRegression);
 }
 
