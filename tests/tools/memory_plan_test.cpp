@@ -85,6 +85,7 @@ TEST_CASE("weights: the official FP8 form on two ranks") {
   const std::int64_t expected =
       64 * (layer / 2 + kLayerNorms) + 2 * 5120 + kEmbeddingAndHead / 2 + vision_bytes_of_half();
   CHECK(weight_bytes_per_rank(as_fp8_checkpoint(config_32b(32)), 2) == expected);
+  CHECK(weight_bytes_per_rank(model::read_model_config("../datasets/models/qwen3-vl-32b-fp8"), 2) == expected);
 }
 
 TEST_CASE("weights: a tied embedding counts once, replicated KV heads on every rank") {
