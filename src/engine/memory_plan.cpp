@@ -187,7 +187,7 @@ model::ModelConfig as_fp8_checkpoint(model::ModelConfig config) {
   config.quantization.bits = 8;
   config.quantization.group_size = 128;
   config.quantization.symmetric = true;
-  config.quantization.ignore = {"lm_head", "re:model\\.visual\\."};
+  config.quantization.ignore = {"lm_head", "model.visual"};  // as its modules_to_not_convert
   return config;
 }
 

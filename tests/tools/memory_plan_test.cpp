@@ -85,6 +85,7 @@ TEST_CASE("weights: the official FP8 form on two ranks") {
   const std::int64_t expected =
       64 * (layer / 2 + kLayerNorms) + 2 * 5120 + kEmbeddingAndHead / 2 + vision_bytes_of_half();
   CHECK(weight_bytes_per_rank(as_fp8_checkpoint(config_32b(32)), 2) == expected);
+  CHECK(weight_bytes_per_rank(model::read_model_config("../datasets/models/qwen3-vl-32b-fp8"), 2) == expected);
 }
 
 TEST_CASE("weights: a tied embedding counts once, replicated KV heads on every rank") {
@@ -120,13 +121,14 @@ TEST_CASE("KV cache: blocks and sequences of 8k on 2 x 24 GiB, 4 bit against the
 }
 
 TEST_CASE("activations: the stated formula, by hand for one program") {
-  // Text only, so that the text program decides: residual, normed, partial (5120), qkv (32 + 8 heads of 128), q and
-  // attended (32 heads each), gate and up (25600), their product (12800): all for 2048 tokens in 2 bytes; the wanted
-  // rows (5120, and in the head 5120 + 75968 + 151936 in 4 bytes) for 16 sequences.
+  // No pictures, so that the text program decides. A row of a decoder layer: residual, normed, partial (5120 each), q
+  // and attended (32 heads of 128 each), gate and up (25600 together), their product (12800). All layers but the last
+  // have 2048 such rows and qkv (32 + 8 heads) in 2 bytes, the last one those of the 16 wanted tokens; the head 5120 +
+  // 75968 + 151936 in 4 bytes for each.
   profile::EngineOptions options = medium();
   options.limit_mm_per_prompt = {{"image", 0}};
-  const std::int64_t tokens = 3 * 5120 + 40 * 128 + 2 * 32 * 128 + 25600 + 12800;
-  const std::int64_t expected = 2 * 2048 * tokens + 2 * 16 * 5120 + 4 * 16 * (5120 + 75968 + 151936);
+  const std::int64_t row = 3 * 5120 + 2 * 32 * 128 + 25600 + 12800;
+  const std::int64_t expected = 2 * 2048 * (row + 40 * 128) + 2 * 16 * row + 4 * 16 * (5120 + 75968 + 151936);
   CHECK(activation_bytes_per_rank(config_32b(128), options, true) == expected);
 }
 
