@@ -2,7 +2,7 @@
 # Every test: Release, sanitizers, a short fuzzing of each parser; CUDA is built where nvcc is found. Says which stage
 # failed; the last line is ctest's summary of the Release build. Logs: build/test-logs/STAGE.log
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 fuzz_seconds=${FUZZ_SECONDS:-20}
 logs=build/test-logs

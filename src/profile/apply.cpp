@@ -79,7 +79,9 @@ void apply_variants(std::vector<Variant>& variants, const Json& json, const std:
   if (!json.is_object()) {
     throw InputError(fmt::format("{}: variants must be an object of named variants, not {}", source, shown(json)));
   }
-  for (const auto& [name, value] : json.items()) {
+  for (const auto& item : json.items()) {
+    const std::string& name = item.key();  // no structured binding: the lambda below captures it
+    const Json& value = item.value();
     if (!is_plain_name(name)) {
       throw InputError(fmt::format("{}: variants: the name \"{}\" must consist of letters, digits, _ and -", source,
                                    one_line(name, 60)));
