@@ -18,7 +18,6 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PREFILL, PROMPT, OUTPUT = 512, 32, 96
-ROUNDS = 3
 METRICS = ["prefill_tokens_per_s", "decode_1_tokens_per_s", "decode_16_tokens_per_s"]
 
 
@@ -79,6 +78,7 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/cpu")
     parser.add_argument("--binary", type=pathlib.Path, help="an engine_bench that is built already")
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
 
     binary = args.binary or args.build / "bin/engine_bench"
@@ -93,7 +93,7 @@ def main():
     checkpoints = {"qwenbench bf16": args.model, "qwenbench 4-bit": args.quantized}
 
     runs = {name: [] for name in [*checkpoints, *references]}
-    for _ in range(ROUNDS):
+    for _ in range(args.rounds):
         for name, directory in checkpoints.items():
             runs[name].append(engine(binary, directory, args.threads))
         for name, reference in references.items():
