@@ -6,10 +6,7 @@ cd "$(dirname "$0")/.."
 
 scripts/setup.sh minimal
 
-cuda=OFF
-if nvidia-smi -L >/dev/null 2>&1 && { command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; }; then cuda=ON; fi
-
-cmake -S . -B build/demo -G Ninja -DCMAKE_BUILD_TYPE=Release -DQWENBENCH_CUDA=$cuda -DQWENBENCH_TESTS=OFF >&2
+cmake -S . -B build/demo -G Ninja -DCMAKE_BUILD_TYPE=Release -DQWENBENCH_TESTS=OFF >&2
 cmake --build build/demo --target qwenbench qwenbench-run >&2
 
 exec build/demo/bin/qwenbench run --profile tiny-vl "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: Release, sanitizers, a short fuzzing of each parser; CUDA is built where nvcc is found. Says which stage
+# Every test: Release, sanitizers, a short fuzzing of each parser. Says which stage
 # failed; the last line is ctest's summary of the Release build. Logs: build/test-logs/STAGE.log
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -62,10 +62,6 @@ fuzz_corpus() {
 stage setup scripts/setup.sh full
 stage build build cpu
 stage test run_tests cpu
-if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
-  stage build-cuda build cuda
-  if nvidia-smi -L >/dev/null 2>&1; then stage test-cuda run_tests cuda; fi
-fi
 stage build-asan build cpu-asan
 stage test-asan run_tests cpu-asan
 stage build-tsan build cpu-tsan
