@@ -49,13 +49,17 @@ TEST_CASE("logits that are no numbers are an error, not a token") {
 }
 
 TEST_CASE("random numbers are NumPy's Philox") {
-  for (const auto& test : fixture().at("uniform")) {
+  const auto cases = fixture().at("uniform");
+  REQUIRE(cases.size() == 20);
+  for (const auto& test : cases) {
     CHECK(uniform(test.at("seed"), test.at("index")) == test.at("value").get<double>());
   }
 }
 
 TEST_CASE("temperature, top-k and top-p leave what the NumPy reference leaves") {
-  for (const auto& test : fixture().at("distributions")) {
+  const auto cases = fixture().at("distributions");
+  REQUIRE(cases.size() == 18);
+  for (const auto& test : cases) {
     workload::SamplingOptions options;
     options.temperature = test.at("temperature");
     options.top_k = test.at("top_k");
