@@ -110,6 +110,7 @@ class Experiment {
       const std::lock_guard lock(mutex);
       progress.advance(static_cast<std::int64_t>(bytes));
     });
+    progress.set(static_cast<std::int64_t>(weights_->total_bytes()));  // what is read but not kept counts too
     for (const profile::Variant& variant : profile_.variants) {
       variants_.push_back({variant, std::nullopt});
       report::VariantResult& result = result_.variants.emplace_back();

@@ -205,3 +205,26 @@ TEST_CASE("matmul: halves of K over two ranks add up to the same bits as one ran
   }
   CHECK(std::memcmp(sum.data(), whole.data(), sum.size() * sizeof(float)) == 0);
 }
+
+TEST_CASE("matmul: every finite e4m3 code is read as base/dtype.h says") {
+  constexpr int k = 256;
+  AlignedVector<std::uint8_t> codes(k * kPanel);
+  for (int code = 0; code < k; ++code) {
+    const bool nan = (code & 0x7f) == 0x7f;  // it would spoil the sums of all the others
+    for (int lane = 0; lane < kPanel; ++lane) codes[code * kPanel + lane] = static_cast<std::uint8_t>(nan ? 0 : code);
+  }
+  const AlignedVector<float> scales(2 * kPanel, 1.0f);
+  PackedMatrix matrix;
+  matrix.form = Form::kE4M3;
+  matrix.n = kPanel, matrix.k = k, matrix.group_size = 128, matrix.groups = 2;
+  matrix.data = codes.data(), matrix.block_scales = scales.data();
+  std::vector<float> one_hot(std::size_t{k} * k, 0.0f);
+  for (int code = 0; code < k; ++code) one_hot[std::size_t{k} * code + code] = 1.0f;
+  for (const Kernels* kernels : runnable_kernels()) {
+    const std::vector<float> y = multiply(*kernels, matrix, one_hot, k, 1);
+    for (int code = 0; code < k; ++code) {
+      if ((code & 0x7f) == 0x7f) continue;
+      CHECK(y[code * kPanel] == e4m3_to_float(static_cast<std::uint8_t>(code)));
+    }
+  }
+}
