@@ -12,9 +12,12 @@ if(CCACHE_PROGRAM)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
 endif()
 
+# qwenbench_options: warnings and, where asked for, sanitizers.
+add_library(qwenbench_warnings INTERFACE)
 add_library(qwenbench_options INTERFACE)
+target_link_libraries(qwenbench_options INTERFACE qwenbench_warnings)
 # -ffp-contract=off: a fused multiply-add is written where it is meant, so that every build computes the same bits.
-target_compile_options(qwenbench_options INTERFACE
+target_compile_options(qwenbench_warnings INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -ffp-contract=off>
   # GCC 12 sees overlaps in "text" + std::string that are not there.
   $<$<AND:$<CXX_COMPILER_ID:GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-restrict -Wno-stringop-overflow>)
