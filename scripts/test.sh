@@ -61,7 +61,7 @@ fuzz_corpus() {
     profile_fuzz) echo profiles ;;
     tokenizer_fuzz) echo tests/model_text/fixtures ;;
     image_fuzz) echo tests/model_image/fixtures ;;
-    *) echo tests/fixtures ;;
+    safetensors_fuzz) echo tests/fuzz/corpus/safetensors ;;
   esac
 }
 
