@@ -24,7 +24,7 @@ namespace qwenbench::backend::cpu::QWENBENCH_ISA {
 constexpr int kLanes = 16;
 
 // load_e4m3 below: a normal code is moved into place and its exponent raised by 120. A subnormal one, m * 2^-9, is
-// read as 2^-6 (1 + m / 8), and 2^-6 taken off: a denormal float on the way would cost a hundred cycles, and make a
+// read as 2^-6 (1 + m / 8), and 2^-6 taken off: a denormal float on the way would be slow, and make a
 // cache with small values look slower than one with large.
 
 // ---------------------------------------------------------------------------------------------------------------------
