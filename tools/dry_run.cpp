@@ -1,7 +1,6 @@
 #include "dry_run.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <ostream>
 
@@ -25,17 +24,6 @@ std::string size_text(std::int64_t bytes) {
   if (value >= 0x1p30) return fmt::format("{:.2f} GiB", value / 0x1p30);
   if (value >= 0x1p20) return fmt::format("{:.1f} MiB", value / 0x1p20);
   return fmt::format("{:.1f} KiB", value / 0x1p10);
-}
-
-DeviceMemory this_machine(const profile::Profile& profile) {
-  if (profile.engine.device == profile::Device::kCuda) {
-    throw DeviceError(
-        "engine.device is cuda, and no GPU answers here: plan for one with --assume-devices 2x24GiB,sm_89");
-  }
-  DeviceMemory devices;
-  devices.bytes = static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-  devices.name = fmt::format("CPU, {} of memory", size_text(devices.bytes));
-  return devices;
 }
 
 void check_compute_capability(const profile::Profile& profile, const DeviceMemory& devices) {
@@ -94,7 +82,8 @@ void print_warnings(const profile::Profile& profile, const workload::ModelLocati
 }  // namespace
 
 int dry_run(const profile::Profile& profile, const std::string& assume_devices, std::ostream& out) {
-  const DeviceMemory devices = assume_devices.empty() ? this_machine(profile) : engine::parse_devices(assume_devices);
+  const DeviceMemory devices =
+      assume_devices.empty() ? engine::available_devices(profile.engine) : engine::parse_devices(assume_devices);
   check_compute_capability(profile, devices);
   const auto location = workload::locate_model(profile, true);
   const model::ModelConfig config = model::read_model_config(location.directory);
