@@ -1,5 +1,4 @@
 #include "bf16_linear.h"
-
 #include "linear_stream.cuh"
 
 namespace qwenbench::kernels {
@@ -18,8 +17,8 @@ struct Bf16Format {
 
   __device__ static __forceinline__ int column(int part, int t) { return part * 32 + t * 8; }
 
-  __device__ static __forceinline__ void fetch(const Weights& w, const stream::Shape& shape, int row_block, int unit, int step,
-                                               unsigned char* to, int lane) {
+  __device__ static __forceinline__ void fetch(const Weights& w, const stream::Shape& shape, int row_block, int unit,
+                                               int step, unsigned char* to, int lane) {
     const std::uint32_t shared = shared_address(to) + step * 2048 + lane * 16;
 #pragma unroll
     for (int part = 0; part < 2; ++part)
@@ -29,7 +28,8 @@ struct Bf16Format {
         const int row = min(row_block * 16 + h * 8 + lane / 4, shape.n - 1);
         const int c = unit * stream::kUnitK + step * kStepK + column(part, lane % 4);
         const bool inside = c < shape.k;
-        cp_async16(shared + (part * 2 + h) * 512, w.w + static_cast<std::size_t>(row) * shape.k + (inside ? c : 0), inside);
+        cp_async16(shared + (part * 2 + h) * 512, w.w + static_cast<std::size_t>(row) * shape.k + (inside ? c : 0),
+                   inside);
       }
   }
 
@@ -48,7 +48,8 @@ struct Bf16Format {
 #pragma unroll
         for (int j = 0; j < 2; ++j)
 #pragma unroll
-          for (int tt = 0; tt < kTokenTiles; ++tt) mma_bf16(acc[0][tt], a[j], b[tt][part][2 * j], b[tt][part][2 * j + 1]);
+          for (int tt = 0; tt < kTokenTiles; ++tt)
+            mma_bf16(acc[0][tt], a[j], b[tt][part][2 * j], b[tt][part][2 * j + 1]);
       }
     }
   };
@@ -70,8 +71,8 @@ std::size_t bf16_linear_workspace_bytes(int m) {
   return stream::kCounterBytes + static_cast<std::size_t>(2 * stream::kMaxGrid) * 128 * m * sizeof(float);
 }
 
-cudaError_t bf16_linear(const __nv_bfloat16* x, const __nv_bfloat16* w, __nv_bfloat16* y, int m, int n, int k, void* workspace,
-                        cudaStream_t stream, bool programmatic) {
+cudaError_t bf16_linear(const __nv_bfloat16* x, const __nv_bfloat16* w, __nv_bfloat16* y, int m, int n, int k,
+                        void* workspace, cudaStream_t stream, bool programmatic) {
   return choose(x, w, y, m, n, k, workspace, stream, programmatic);
 }
 

@@ -1,12 +1,11 @@
 #include "fp8_block_linear.h"
-
 #include "linear_stream.cuh"
 
 namespace qwenbench::kernels {
 namespace {
 
-/// Two e4m3 codes (in the upper byte of each half) to bf16: the bits move into place, the product corrects the exponent's
-/// bias by 2^120. Exact, subnormals too; NaN becomes 480.
+/// Two e4m3 codes (in the upper byte of each half) to bf16: the bits move into place, the product corrects the
+/// exponent's bias by 2^120. Exact, subnormals too; NaN becomes 480.
 __device__ __forceinline__ std::uint32_t e4m3_pair(std::uint32_t upper) {
   const std::uint32_t bits = ((upper >> 4) & 0x07F007F0u) | (upper & 0x80008000u);
   return bf16x2_bits(__hmul2(bits_bf16x2(bits), bits_bf16x2(0x7B807B80u)));
@@ -24,8 +23,8 @@ struct Fp8Format {
 
   __device__ static __forceinline__ int column(int part, int t) { return t * 16 + part * 8; }
 
-  __device__ static __forceinline__ void fetch(const Weights& w, const stream::Shape& shape, int row_block, int unit, int step,
-                                               unsigned char* to, int lane) {
+  __device__ static __forceinline__ void fetch(const Weights& w, const stream::Shape& shape, int row_block, int unit,
+                                               int step, unsigned char* to, int lane) {
     const std::uint32_t shared = shared_address(to) + step * 2048 + lane * 16;
     const int c = unit * stream::kUnitK + step * kStepK + lane % 4 * 16;
     const bool inside = c < shape.k;
@@ -63,7 +62,8 @@ struct Fp8Format {
     }
 
     __device__ __forceinline__ void step(const unsigned char* unit, int step, int lane,
-                                         const std::uint32_t (&b)[kTokenTiles][2][4], float (&)[kRowTiles][kTokenTiles][4]) {
+                                         const std::uint32_t (&b)[kTokenTiles][2][4],
+                                         float (&)[kRowTiles][kTokenTiles][4]) {
       const auto* chunks = reinterpret_cast<const uint4*>(unit + step * 2048 + lane * 16);
 #pragma unroll
       for (int rt = 0; rt < kRowTiles; ++rt) {
@@ -97,7 +97,8 @@ __global__ void dequantize(Fp8BlockWeights w, int units, __nv_bfloat16* __restri
     std::uint32_t values[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const float2 v = __bfloat1622float2(bits_bf16x2(e4m3_pair(__byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424))));
+      const float2 v =
+          __bfloat1622float2(bits_bf16x2(e4m3_pair(__byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424))));
       values[i] = bf16x2_bits(__floats2bfloat162_rn(v.x * scale, v.y * scale));
     }
     auto* to = reinterpret_cast<uint4*>(out + static_cast<std::size_t>(row) * w.k + column);

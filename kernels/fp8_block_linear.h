@@ -1,5 +1,5 @@
-// Weights in e4m3 with one fp32 scale per block of 128 x 128: the product for few tokens (activations stay bf16), and the
-// way back to bf16 for many.
+// Weights in e4m3 with one fp32 scale per block of 128 x 128: the product for few tokens (activations stay bf16), and
+// the way back to bf16 for many.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -10,9 +10,9 @@
 
 namespace qwenbench::kernels {
 
-/// One matrix as it lies in the checkpoint, on the device: codes [n, k] row-major (finite e4m3 values, 16-byte aligned),
-/// scales [ceil(n / 128), ceil(k / 128)]. k a multiple of 16. A fused matrix is legal where its parts begin at multiples
-/// of 128 rows.
+/// One matrix as it lies in the checkpoint, on the device: codes [n, k] row-major (finite e4m3 values, 16-byte
+/// aligned), scales [ceil(n / 128), ceil(k / 128)]. k a multiple of 16. A fused matrix is legal where its parts begin
+/// at multiples of 128 rows.
 struct Fp8BlockWeights {
   const std::uint8_t* codes = nullptr;
   const float* scales = nullptr;
@@ -22,12 +22,12 @@ struct Fp8BlockWeights {
 /// Largest m of fp8_block_linear.
 constexpr int kFp8MaxTokens = 64;
 
-/// Bytes of workspace for up to m tokens. Zeroed once by the caller; the kernels leave it ready for the next call. Calls
-/// that can run at the same time need one each.
+/// Bytes of workspace for up to m tokens. Zeroed once by the caller; the kernels leave it ready for the next call.
+/// Calls that can run at the same time need one each.
 std::size_t fp8_block_workspace_bytes(int m);
 
-/// y[m, n] = x[m, k] * W^T, 1 <= m <= kFp8MaxTokens, x and y row-major and 16-byte aligned. Codes are exact in bf16; the
-/// scale multiplies the fp32 sum of its 128 columns. programmatic: see w4_linear.h.
+/// y[m, n] = x[m, k] * W^T, 1 <= m <= kFp8MaxTokens, x and y row-major and 16-byte aligned. Codes are exact in bf16;
+/// the scale multiplies the fp32 sum of its 128 columns. programmatic: see w4_linear.h.
 cudaError_t fp8_block_linear(const __nv_bfloat16* x, const Fp8BlockWeights& w, __nv_bfloat16* y, int m, void* workspace,
                              cudaStream_t stream, bool programmatic = false);
 

@@ -1,16 +1,17 @@
 // The frame of all decode products y[m, n] = x[m, k] * W^T with few tokens m: a stream of weights, read once.
 //
-// One CTA of 8 warps per SM. The matrix is cut into tiles of kWarpRows * 8/kSplit rows, and every tile into units of 128
-// columns; CTA c takes the units [total * c / grid, total * (c + 1) / grid) of all tiles in a row, so that no SM waits for a
-// last wave. Inside a CTA 8/kSplit warps share the rows and kSplit warps take turns with the units. Each lane copies the
-// weights it will need itself through its own slots of shared memory (cp.async), so that the loop has no barrier between
-// warps, and the copies of the next kernel of the stream start before x is there (programmatic dependent launch).
+// One CTA of 8 warps per SM. The matrix is cut into tiles of kWarpRows * 8/kSplit rows, and every tile into units of
+// 128 columns; CTA c takes the units [total * c / grid, total * (c + 1) / grid) of all tiles in a row, so that no SM
+// waits for a last wave. Inside a CTA 8/kSplit warps share the rows and kSplit warps take turns with the units. Each
+// lane copies the weights it will need itself through its own slots of shared memory (cp.async), so that the loop has
+// no barrier between warps, and the copies of the next kernel of the stream start before x is there (programmatic
+// dependent launch).
 //
 // Weights are the 16-row operand of mma.m16n8k16, tokens the 8-column one. Columns are permuted alike in both so that a
 // lane's elements are neighbours in memory: its B fragments come straight from x by 16-byte loads.
 //
-// A tile whose columns are spread over several CTAs is summed by the CTA that finishes last, in the order of the columns,
-// from fp32 partial sums in the workspace: the result does not depend on who was last.
+// A tile whose columns are spread over several CTAs is summed by the CTA that finishes last, in the order of the
+// columns, from fp32 partial sums in the workspace: the result does not depend on who was last.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -38,7 +39,8 @@ __host__ __device__ inline int range_begin(int total, int cta, int grid) {
 }
 /// The CTA whose range holds `unit`.
 __device__ inline int owner(int total, int unit, int grid) {
-  return static_cast<int>((static_cast<unsigned>(unit + 1) * static_cast<unsigned>(grid) - 1u) / static_cast<unsigned>(total));
+  return static_cast<int>((static_cast<unsigned>(unit + 1) * static_cast<unsigned>(grid) - 1u) /
+                          static_cast<unsigned>(total));
 }
 
 /// Workspace: counters (zero between kernels), then partial sums.
@@ -83,7 +85,7 @@ struct Layout {
   static constexpr int kRowWarps = kWarps / kSplit;
   static constexpr int kTileRows = kRowWarps * kWarpRows;
   static constexpr int kSteps = kUnitK / Format::kStepK;
-  static constexpr int kSlots = Format::kSlots;  // units in flight per warp
+  static constexpr int kSlots = Format::kSlots;     // units in flight per warp
   static constexpr int kSumStride = kWarpRows + 4;  // conflict-free: 2 * stride = 8 modulo 32
   static constexpr int kSumFloats = kWarps * 8 * kSumStride;
   static constexpr int kRingBytes = kWarps * kSlots * Format::kUnitBytes;
@@ -93,8 +95,8 @@ struct Layout {
 /// Sums the tile's rows over the CTA's warps and, where its columns are spread over CTAs, over these.
 template <class Format, int kTokenTiles, int kSplit, class Out>
 __device__ __forceinline__ void finish_tile(const Shape& shape, int tile, int begin, int end,
-                                            float (&acc)[Format::kRowTiles][kTokenTiles][4], float* sums, int* flags, Out* y,
-                                            float* partials, unsigned* counters) {
+                                            float (&acc)[Format::kRowTiles][kTokenTiles][4], float* sums, int* flags,
+                                            Out* y, float* partials, unsigned* counters) {
   using L = Layout<Format, kTokenTiles, kSplit>;
   constexpr int kGroup = 32 * kSplit;
   constexpr int kQuads = L::kWarpRows / 4;
@@ -270,8 +272,8 @@ __global__ void __launch_bounds__(kThreads, Format::kCtasPerSm)
 
 /// The grid and the workspace of one launch. Returns what the runtime said.
 template <class Format, int kTokenTiles, int kSplit, class Out>
-cudaError_t launch(const typename Format::Weights& w, const __nv_bfloat16* x, Out* y, int n, int k, int m, void* workspace,
-                   bool programmatic, cudaStream_t stream) {
+cudaError_t launch(const typename Format::Weights& w, const __nv_bfloat16* x, Out* y, int n, int k, int m,
+                   void* workspace, bool programmatic, cudaStream_t stream) {
   using L = Layout<Format, kTokenTiles, kSplit>;
   int device = 0, sms = 0;
   cudaError_t error = cudaGetDevice(&device);

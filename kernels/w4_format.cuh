@@ -1,11 +1,11 @@
 // How 4-bit weights lie in memory, and how they become MMA operands.
 //
-// codes: blocks of 64 rows x 128 columns (4 KiB), row blocks outermost; in a block four steps of 32 columns; in a step two
-// 16-byte chunks a lane. Chunk c holds row tiles 2c and 2c+1 (16 rows each), for each of them one word per MMA j = 0, 1.
-// Lane (g, t) has rows g and g+8, columns 8t + 4j + 0..3. Nibbles of a word, from the lowest, the pairs' upper halves 16
-// bits higher: (row g, columns 0, 1), (g+8; 0, 1), (g; 2, 3), (g+8; 2, 3).
-// groups: one block of 160 bytes per 64 rows and 32 columns (group_size < 128) or 128 columns: for each g the eight scales
-// (row tile, g or g+8), then for each g four bytes of zero points (a row tile each, g+8 in the upper half).
+// codes: blocks of 64 rows x 128 columns (4 KiB), row blocks outermost; in a block four steps of 32 columns; in a step
+// two 16-byte chunks a lane. Chunk c holds row tiles 2c and 2c+1 (16 rows each), for each of them one word per MMA j =
+// 0, 1. Lane (g, t) has rows g and g+8, columns 8t + 4j + 0..3. Nibbles of a word, from the lowest, the pairs' upper
+// halves 16 bits higher: (row g, columns 0, 1), (g+8; 0, 1), (g; 2, 3), (g+8; 2, 3). groups: one block of 160 bytes per
+// 64 rows and 32 columns (group_size < 128) or 128 columns: for each g the eight scales (row tile, g or g+8), then for
+// each g four bytes of zero points (a row tile each, g+8 in the upper half).
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,8 @@ __device__ __forceinline__ void w4_unpack(std::uint32_t word, std::uint32_t (&a)
 }
 
 /// 128 + u -> bf16((u - zero) * scale), with 128 + zero and the scale of rows g and g+8 in both halves.
-__device__ __forceinline__ void w4_scale(std::uint32_t (&a)[4], const std::uint32_t (&zero)[2], const std::uint32_t (&scale)[2]) {
+__device__ __forceinline__ void w4_scale(std::uint32_t (&a)[4], const std::uint32_t (&zero)[2],
+                                         const std::uint32_t (&scale)[2]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i)
     a[i] = bf16x2_bits(__hmul2(__hsub2(bits_bf16x2(a[i]), bits_bf16x2(zero[i % 2])), bits_bf16x2(scale[i % 2])));

@@ -1,7 +1,6 @@
-#include "w4_linear.h"
-
 #include "linear_stream.cuh"
 #include "w4_format.cuh"
+#include "w4_linear.h"
 
 namespace qwenbench::kernels {
 namespace {
@@ -22,8 +21,8 @@ struct W4Format {
 
   __device__ static __forceinline__ int column(int /*part*/, int t) { return t * 8; }
 
-  __device__ static __forceinline__ void fetch(const Weights& w, const stream::Shape& shape, int row_block, int unit, int step,
-                                               unsigned char* to, int lane) {
+  __device__ static __forceinline__ void fetch(const Weights& w, const stream::Shape& shape, int row_block, int unit,
+                                               int step, unsigned char* to, int lane) {
     // Rows past the last block are read from it, and not stored.
     const std::size_t block = static_cast<std::size_t>(min(row_block, w.row_blocks - 1)) * shape.units + unit;
     const unsigned char* codes = w.codes + block * kW4UnitCodes + step * 1024 + lane * 16;
@@ -32,7 +31,8 @@ struct W4Format {
     cp_async16(shared + step * 1024 + 512, codes + 512);
     if ((kGroups == 4 || step == 0) && lane < kW4GroupBytes / 16) {
       const int group = kGroups == 4 ? step : 0;
-      cp_async16(shared + kW4UnitCodes + group * kW4GroupBytes, w.groups + (block * kGroups + group) * kW4GroupBytes + lane * 16);
+      cp_async16(shared + kW4UnitCodes + group * kW4GroupBytes,
+                 w.groups + (block * kGroups + group) * kW4GroupBytes + lane * 16);
     }
   }
 
@@ -44,7 +44,8 @@ struct W4Format {
     __device__ __forceinline__ void end(float (&)[kRowTiles][kTokenTiles][4]) {}
 
     __device__ __forceinline__ void step(const unsigned char* unit, int step, int lane,
-                                         const std::uint32_t (&b)[kTokenTiles][1][4], float (&acc)[kRowTiles][kTokenTiles][4]) {
+                                         const std::uint32_t (&b)[kTokenTiles][1][4],
+                                         float (&acc)[kRowTiles][kTokenTiles][4]) {
       const auto* codes = reinterpret_cast<const uint4*>(unit + step * 1024 + lane * 16);
       const uint4 chunks[2] = {codes[0], codes[32]};
       if (kGroups == 4 || step == 0)
@@ -73,8 +74,8 @@ struct W4Format {
       }
     }
 
-    /// sum (u - zero) x = sum (128 + u) x - (128 + zero) sum x, where a product with ones gives the last sum in the place
-    /// where the lane needs it: no subtraction per weight.
+    /// sum (u - zero) x = sum (128 + u) x - (128 + zero) sum x, where a product with ones gives the last sum in the
+    /// place where the lane needs it: no subtraction per weight.
     __device__ __forceinline__ void scale_sums(const uint4 (&chunks)[2], const std::uint32_t (&b)[kTokenTiles][1][4],
                                                float (&acc)[kRowTiles][kTokenTiles][4]) {
       const std::uint32_t ones[4] = {0x3F803F80u, 0x3F803F80u, 0x3F803F80u, 0x3F803F80u};
@@ -144,7 +145,8 @@ int groups_per_unit(int group_size) { return group_size < kW4Unit ? 4 : 1; }
 int blocks(int n, int k) { return (n + kW4RowBlock - 1) / kW4RowBlock * ((k + kW4Unit - 1) / kW4Unit); }
 
 bool valid(const W4Weights& w) {
-  const bool group = w.group_size == w.k || w.group_size == 32 || w.group_size == 64 || (w.group_size > 0 && w.group_size % kW4Unit == 0);
+  const bool group = w.group_size == w.k || w.group_size == 32 || w.group_size == 64 ||
+                     (w.group_size > 0 && w.group_size % kW4Unit == 0);
   return group && w.n > 0 && w.k > 0 && w.n % 16 == 0 && w.k % 16 == 0;
 }
 
@@ -171,8 +173,9 @@ __global__ void repack_codes(const std::uint8_t* __restrict__ codes, int n_part,
 }
 
 /// One thread per 16-row tile's row pair and packed group.
-__global__ void repack_groups(const std::uint16_t* __restrict__ scales, const std::uint8_t* __restrict__ zeros, int row_offset,
-                              int k, int group_size, int units, int per_unit, unsigned char* __restrict__ out) {
+__global__ void repack_groups(const std::uint16_t* __restrict__ scales, const std::uint8_t* __restrict__ zeros,
+                              int row_offset, int k, int group_size, int units, int per_unit,
+                              unsigned char* __restrict__ out) {
   const int packed = blockIdx.x * blockDim.x + threadIdx.x;
   if (packed >= units * per_unit) return;
   const int part_row = blockIdx.y / 8 * 16 + blockIdx.y % 8;
@@ -180,7 +183,8 @@ __global__ void repack_groups(const std::uint16_t* __restrict__ scales, const st
   const int column = packed * (kW4Unit / per_unit);
   const int count = (k + group_size - 1) / group_size;
   unsigned char* block =
-      out + ((static_cast<std::size_t>(row / 64) * units + packed / per_unit) * per_unit + packed % per_unit) * kW4GroupBytes;
+      out +
+      ((static_cast<std::size_t>(row / 64) * units + packed / per_unit) * per_unit + packed % per_unit) * kW4GroupBytes;
   std::uint8_t zero = 0;
   for (int h = 0; h < 2; ++h) {
     const std::size_t from = static_cast<std::size_t>(part_row + h * 8) * count + column / group_size;
@@ -192,8 +196,8 @@ __global__ void repack_groups(const std::uint16_t* __restrict__ scales, const st
 }
 
 /// One thread per 16-byte chunk of codes: four rows of eight columns.
-__global__ void dequantize(const uint4* __restrict__ codes, const unsigned char* __restrict__ groups, int n, int k, int units,
-                           int per_unit, __nv_bfloat16* __restrict__ out) {
+__global__ void dequantize(const uint4* __restrict__ codes, const unsigned char* __restrict__ groups, int n, int k,
+                           int units, int per_unit, __nv_bfloat16* __restrict__ out) {
   const int chunk = threadIdx.x / 32 % 2, lane = threadIdx.x % 32, step = threadIdx.x / 64;
   const std::size_t block = static_cast<std::size_t>(blockIdx.y) * units + blockIdx.x;
   const int g = lane / 4, t = lane % 4;
@@ -254,8 +258,8 @@ cudaError_t w4_repack(const std::uint8_t* codes, const std::uint16_t* scales, co
         codes + row * (out.k / 2), n_part, row_offset + static_cast<int>(row), out.k, units,
         static_cast<std::uint32_t*>(const_cast<void*>(out.codes)));
     repack_groups<<<dim3(static_cast<unsigned>(units * per_unit + 63) / 64, count), 64, 0, stream>>>(
-        scales + row * group_count, zeros + row * group_count, row_offset + static_cast<int>(row), out.k, out.group_size, units,
-        per_unit, static_cast<unsigned char*>(const_cast<void*>(out.groups)));
+        scales + row * group_count, zeros + row * group_count, row_offset + static_cast<int>(row), out.k,
+        out.group_size, units, per_unit, static_cast<unsigned char*>(const_cast<void*>(out.groups)));
   }
   return cudaGetLastError();
 }

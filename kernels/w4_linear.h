@@ -10,8 +10,8 @@
 
 namespace qwenbench::kernels {
 
-/// One matrix [n, k] on the device, packed by w4_repack; the memory is the caller's. n and k are multiples of 16. Rows are
-/// padded to 64, columns to 128. group_size: 32, 64, or a multiple of 128 (k for one scale a row).
+/// One matrix [n, k] on the device, packed by w4_repack; the memory is the caller's. n and k are multiples of 16. Rows
+/// are padded to 64, columns to 128. group_size: 32, 64, or a multiple of 128 (k for one scale a row).
 struct W4Weights {
   const void* codes = nullptr;   // w4_codes_bytes
   const void* groups = nullptr;  // w4_groups_bytes: scales and zero points as the kernel reads them
@@ -31,8 +31,8 @@ cudaError_t w4_repack(const std::uint8_t* codes, const std::uint16_t* scales, co
 /// Largest m of w4_linear.
 constexpr int kW4MaxTokens = 64;
 
-/// Bytes of workspace for up to m tokens. Zeroed once by the caller; the kernels leave it ready for the next call. Calls
-/// that can run at the same time need one each.
+/// Bytes of workspace for up to m tokens. Zeroed once by the caller; the kernels leave it ready for the next call.
+/// Calls that can run at the same time need one each.
 std::size_t w4_workspace_bytes(int m);
 
 /// y[m, n] = x[m, k] * W^T, 1 <= m <= kW4MaxTokens; x, y row-major and 16-byte aligned. Sums in fp32 in an order that

@@ -1,7 +1,7 @@
 // Decode products of Qwen3-VL-32B's shapes against the rate at which the same device reads memory.
 //   linear_bench [pool in GB, default 4] [chain]      chain: whole layers only
-// Weights are random and lie behind one another in a pool, so that a replay of the graph reads each once and the next replay
-// finds none of them in L2. Times are of graph replays, by events: median, and (p90 - p10) / median.
+// Weights are random and lie behind one another in a pool, so that a replay of the graph reads each once and the next
+// replay finds none of them in L2. Times are of graph replays, by events: median, and (p90 - p10) / median.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -34,7 +34,8 @@ __device__ unsigned hash(unsigned v) {
 }
 /// Random bits; `mask` and `base` make them bf16 pairs of moderate size where they are scales or activations.
 __global__ void fill(unsigned* to, std::size_t words, unsigned mask, unsigned base) {
-  for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < words; i += static_cast<std::size_t>(gridDim.x) * blockDim.x)
+  for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < words;
+       i += static_cast<std::size_t>(gridDim.x) * blockDim.x)
     to[i] = (hash(static_cast<unsigned>(i)) & mask) | base;
 }
 __global__ void read_all(const uint4* from, std::size_t count, unsigned* out) {
@@ -110,7 +111,9 @@ struct Product {
 };
 const Product kLayer[] = {{"qkv", 10240, 5120}, {"o", 5120, 8192}, {"gate_up", 51200, 5120}, {"down", 5120, 25600}};
 
-std::size_t bytes_of(const Product& p, int group) { return w4_codes_bytes(p.n, p.k) + w4_groups_bytes(p.n, p.k, group); }
+std::size_t bytes_of(const Product& p, int group) {
+  return w4_codes_bytes(p.n, p.k) + w4_groups_bytes(p.n, p.k, group);
+}
 
 /// The i-th matrix from `at` on; codes and groups one behind the other.
 W4Weights place(unsigned char*& at, const Product& p, int group) {
@@ -205,8 +208,8 @@ int main(int argc, char** argv) {
     const Timing t = replay(
         [&](cudaStream_t stream) {
           for (int i = 0; i < copies; ++i)
-            CHECK(bf16_linear(bench.x, reinterpret_cast<const Bf16*>(bench.pool) + static_cast<std::size_t>(i) * n * k, logits, m,
-                              n, k, bench.workspace, stream, true));
+            CHECK(bf16_linear(bench.x, reinterpret_cast<const Bf16*>(bench.pool) + static_cast<std::size_t>(i) * n * k,
+                              logits, m, n, k, bench.workspace, stream, true));
         },
         20);
     bench.print("lm_head bf16", m, bytes * copies, t, copies);
@@ -231,7 +234,8 @@ int main(int argc, char** argv) {
     const W4Weights w = place(at, p, 32);
     auto* out = reinterpret_cast<Bf16*>(bench.pool + bench.pool_bytes / 2);
     const Timing t = replay([&](cudaStream_t stream) { CHECK(w4_dequantize(w, out, stream)); }, 20);
-    bench.print(std::string(p.name) + " dequantize g32 (r+w)", 0, static_cast<double>(bytes_of(p, 32)) + 2.0 * p.n * p.k, t, 1);
+    bench.print(std::string(p.name) + " dequantize g32 (r+w)", 0,
+                static_cast<double>(bytes_of(p, 32)) + 2.0 * p.n * p.k, t, 1);
   }
   CHECK(cudaDeviceSynchronize());
   return 0;

@@ -45,8 +45,8 @@ class DeviceArray {
     std::vector<T> values(count_);
     REQUIRE(cudaMemcpy(values.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess);
     std::vector<std::uint8_t> guard(kGuard);
-    REQUIRE(cudaMemcpy(guard.data(), static_cast<std::uint8_t*>(data_) + count_ * sizeof(T), kGuard, cudaMemcpyDeviceToHost) ==
-            cudaSuccess);
+    REQUIRE(cudaMemcpy(guard.data(), static_cast<std::uint8_t*>(data_) + count_ * sizeof(T), kGuard,
+                       cudaMemcpyDeviceToHost) == cudaSuccess);
     std::size_t touched = 0;
     for (const std::uint8_t byte : guard) touched += byte != static_cast<std::uint8_t>(poison_) ? 1 : 0;
     CHECK(touched == 0);

@@ -101,8 +101,8 @@ struct PackedW4 {
     const int first = matrix.n / 48 * 16;
     const auto at = static_cast<std::size_t>(first);
     if (first > 0) REQUIRE(w4_repack(c.get(), s.get(), z.get(), first, 0, weights, nullptr) == cudaSuccess);
-    REQUIRE(w4_repack(c.get() + at * matrix.k / 2, s.get() + at * matrix.count, z.get() + at * matrix.count, matrix.n - first,
-                      first, weights, nullptr) == cudaSuccess);
+    REQUIRE(w4_repack(c.get() + at * matrix.k / 2, s.get() + at * matrix.count, z.get() + at * matrix.count,
+                      matrix.n - first, first, weights, nullptr) == cudaSuccess);
     REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
   }
   DeviceArray<std::uint8_t> codes, groups;
@@ -143,16 +143,19 @@ TEST_CASE("w4: products of every shape and number of tokens") {
         const DeviceArray<Bf16> dx(x), dy(static_cast<std::size_t>(m) * shape.n);
         DeviceArray<std::uint8_t> workspace(w4_workspace_bytes(m));
         zero_counters(workspace);
-        REQUIRE(w4_linear_split(dx.get(), packed.weights, dy.get(), m, workspace.get(), nullptr, false, split) == cudaSuccess);
+        REQUIRE(w4_linear_split(dx.get(), packed.weights, dy.get(), m, workspace.get(), nullptr, false, split) ==
+                cudaSuccess);
         const std::vector<Bf16> y = dy.download();
         if (split == 0 || m <= 2) check_close(y, product(x, matrix.values, m, shape.n, shape.k), 4e-3);
         check_counters(workspace);
         // Again, over the used workspace: the same bits.
         const DeviceArray<Bf16> again(static_cast<std::size_t>(m) * shape.n);
-        REQUIRE(w4_linear_split(dx.get(), packed.weights, again.get(), m, workspace.get(), nullptr, true, split) == cudaSuccess);
+        REQUIRE(w4_linear_split(dx.get(), packed.weights, again.get(), m, workspace.get(), nullptr, true, split) ==
+                cudaSuccess);
         const std::vector<Bf16> z = again.download();
         std::size_t unequal = 0;
-        for (std::size_t i = 0; i < y.size(); ++i) unequal += __bfloat16_as_ushort(y[i]) != __bfloat16_as_ushort(z[i]) ? 1 : 0;
+        for (std::size_t i = 0; i < y.size(); ++i)
+          unequal += __bfloat16_as_ushort(y[i]) != __bfloat16_as_ushort(z[i]) ? 1 : 0;
         CHECK(unequal == 0);
       }
     }
@@ -185,11 +188,13 @@ TEST_CASE("w4: a chain of products that start early computes what one after the 
     const DeviceArray<Bf16> x(random_bf16(static_cast<std::size_t>(m) * 1024, random));
     DeviceArray<std::uint8_t> workspace(w4_workspace_bytes(m));
     zero_counters(workspace);
-    const auto chain = [&](bool programmatic, cudaStream_t stream, const DeviceArray<Bf16>& a, const DeviceArray<Bf16>& b) {
+    const auto chain = [&](bool programmatic, cudaStream_t stream, const DeviceArray<Bf16>& a,
+                           const DeviceArray<Bf16>& b) {
       const Bf16* from = x.get();
       for (int i = 0; i < 20; ++i) {
         REQUIRE(w4_linear(from, packed_up.weights, a.get(), m, workspace.get(), stream, programmatic) == cudaSuccess);
-        REQUIRE(w4_linear(a.get(), packed_down.weights, b.get(), m, workspace.get(), stream, programmatic) == cudaSuccess);
+        REQUIRE(w4_linear(a.get(), packed_down.weights, b.get(), m, workspace.get(), stream, programmatic) ==
+                cudaSuccess);
         from = b.get();
       }
     };
@@ -225,7 +230,8 @@ TEST_CASE("w4: arguments that do not fit are refused") {
   weights.group_size = 32;
   CHECK(w4_linear(nullptr, weights, nullptr, 0, nullptr, nullptr) == cudaErrorInvalidValue);
   CHECK(w4_linear(nullptr, weights, nullptr, kW4MaxTokens + 1, nullptr, nullptr) == cudaErrorInvalidValue);
-  CHECK(bf16_linear(nullptr, nullptr, static_cast<float*>(nullptr), 1, 8, 12, nullptr, nullptr) == cudaErrorInvalidValue);
+  CHECK(bf16_linear(nullptr, nullptr, static_cast<float*>(nullptr), 1, 8, 12, nullptr, nullptr) ==
+        cudaErrorInvalidValue);
 }
 
 TEST_CASE("bf16: products, bf16 and fp32 output") {
@@ -257,8 +263,8 @@ TEST_CASE("bf16: products, bf16 and fp32 output") {
 
 float e4m3(int code) {
   const int exponent = code >> 3 & 15, mantissa = code & 7;
-  const float magnitude =
-      exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9) : std::ldexp(8.F + static_cast<float>(mantissa), exponent - 10);
+  const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
+                                        : std::ldexp(8.F + static_cast<float>(mantissa), exponent - 10);
   return (code & 128) != 0 ? -magnitude : magnitude;
 }
 
