@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "comm/cuda/choose.h"
-#include "comm/cuda/cuda_call.h"
+#include "base/cuda_check.h"
 #include "kernels/add_norm.h"
 
 using namespace qwenbench;
@@ -41,8 +41,8 @@ std::unique_ptr<__nv_bfloat16, cudaError_t (*)(void*)> random_values(std::size_t
                             : values[i - kPeriod];
   }
   void* data = nullptr;
-  QWENBENCH_COMM_CUDA(cudaMalloc(&data, 2 * count));
-  QWENBENCH_COMM_CUDA(cudaMemcpy(data, values.data(), 2 * count, cudaMemcpyHostToDevice));
+  QWENBENCH_CUDA(cudaMalloc(&data, 2 * count));
+  QWENBENCH_CUDA(cudaMemcpy(data, values.data(), 2 * count, cudaMemcpyHostToDevice));
   return {static_cast<__nv_bfloat16*>(data), cudaFree};
 }
 
@@ -50,28 +50,28 @@ std::unique_ptr<__nv_bfloat16, cudaError_t (*)(void*)> random_values(std::size_t
 std::vector<float> replay(const std::function<void(cudaStream_t)>& call, const std::function<void()>& before,
                           const std::function<void(cudaStream_t)>& wait) {
   cudaStream_t stream;
-  QWENBENCH_COMM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  QWENBENCH_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   cudaEvent_t begin, end;
-  QWENBENCH_COMM_CUDA(cudaEventCreate(&begin));
-  QWENBENCH_COMM_CUDA(cudaEventCreate(&end));
+  QWENBENCH_CUDA(cudaEventCreate(&begin));
+  QWENBENCH_CUDA(cudaEventCreate(&end));
   before();
   call(stream);
   wait(stream);
   cudaGraph_t graph;
   cudaGraphExec_t exec;
-  QWENBENCH_COMM_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  QWENBENCH_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
   for (int i = 0; i < kCalls; ++i) call(stream);
-  QWENBENCH_COMM_CUDA(cudaStreamEndCapture(stream, &graph));
-  QWENBENCH_COMM_CUDA(cudaGraphInstantiate(&exec, graph, 0));
+  QWENBENCH_CUDA(cudaStreamEndCapture(stream, &graph));
+  QWENBENCH_CUDA(cudaGraphInstantiate(&exec, graph, 0));
   std::vector<float> times;
   for (int i = 0; i < kReplays; ++i) {
     before();
-    QWENBENCH_COMM_CUDA(cudaEventRecord(begin, stream));
-    QWENBENCH_COMM_CUDA(cudaGraphLaunch(exec, stream));
-    QWENBENCH_COMM_CUDA(cudaEventRecord(end, stream));
+    QWENBENCH_CUDA(cudaEventRecord(begin, stream));
+    QWENBENCH_CUDA(cudaGraphLaunch(exec, stream));
+    QWENBENCH_CUDA(cudaEventRecord(end, stream));
     wait(stream);
     float ms = 0;
-    QWENBENCH_COMM_CUDA(cudaEventElapsedTime(&ms, begin, end));
+    QWENBENCH_CUDA(cudaEventElapsedTime(&ms, begin, end));
     if (i >= 5) times.push_back(ms);  // warm
   }
   before();
@@ -111,7 +111,7 @@ Spread measure(comm::AllReduce kind, const comm::DeviceCommunicatorOptions& opti
   for (int rank = 0; rank < kRanks; ++rank) {
     threads.emplace_back([&, rank] {
       try {
-        QWENBENCH_COMM_CUDA(cudaSetDevice(rank % device_count()));
+        QWENBENCH_CUDA(cudaSetDevice(rank % device_count()));
         const std::size_t count = static_cast<std::size_t>(rows) * width;
         const auto partial = random_values(count, rank), residual = random_values(count, 7),
                    out = random_values(count, 8), weight = random_values(width, 9);
@@ -156,8 +156,8 @@ Spread measure_add_norm(int rows, int width) {
   args.eps = 1e-6f;
   args.rows = rows;
   args.width = width;
-  return spread_of({replay([&](cudaStream_t stream) { QWENBENCH_COMM_CUDA(kernels::add_norm(args, stream)); }, [] {},
-                           [](cudaStream_t stream) { QWENBENCH_COMM_CUDA(cudaStreamSynchronize(stream)); })});
+  return spread_of({replay([&](cudaStream_t stream) { QWENBENCH_CUDA(kernels::add_norm(args, stream)); }, [] {},
+                           [](cudaStream_t stream) { QWENBENCH_CUDA(cudaStreamSynchronize(stream)); })});
 }
 
 void print(const Spread& s) { std::printf(" %9.2f (%.2f-%.2f)", s.median, s.low, s.high); }

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "backend/cuda/cuda_check.h"
+#include "base/cuda_check.h"
 
 namespace qwenbench::backend::cuda {
 

@@ -6,7 +6,7 @@
 #include "backend/cuda/head.h"
 #include "backend/cuda/text_step.h"
 #include "backend/cuda/vision_pass.h"
-#include "comm/cuda/make_device_communicator.h"
+#include "comm/cuda/choose.h"
 #include "kernels/activation.h"
 #include "kernels/decode_attention.h"
 #include "kernels/prefill_attention.h"
@@ -72,14 +72,28 @@ int on_device(int device) {
   return device;
 }
 
+/// The device of every rank.
+std::vector<int> gather_devices(comm::Communicator& host, int device) {
+  const float mine = static_cast<float>(device);
+  std::vector<float> all(static_cast<std::size_t>(host.size()));
+  host.all_gather({&mine, 1}, all);
+  return {all.begin(), all.end()};
+}
+
+std::unique_ptr<comm::DeviceCommunicator> join_ranks(const std::shared_ptr<comm::Communicator>& host, int device,
+                                                     const std::string& all_reduce) {
+  if (host->size() == 1) return nullptr;
+  const auto choice = comm::choose_all_reduce(all_reduce, gather_devices(*host, device));
+  return comm::make_device_communicator(choice.kind, host);
+}
+
 CudaExecutor::CudaExecutor(const graph::Plan& plan, const model::WeightSource& source,
                            std::shared_ptr<comm::Communicator> communicator, const ExecutorOptions& options)
     : context_(plan, options.rank, on_device(options.device), std::move(communicator)),
       text_(context_.plan.text),
       vision_(context_.plan.vision),
       engine_(options.engine) {
-  if (plan.ranks > 1)
-    context_.comm = comm::make_device_communicator(context_.host_comm, options.device, engine_.all_reduce);
+  context_.comm = join_ranks(context_.host_comm, options.device, engine_.all_reduce);
   load(source, options);
   head_ = std::make_unique<Head>(context_);
   const auto& text = plan.config.text;
@@ -289,7 +303,6 @@ void CudaExecutor::greedy(std::span<std::int32_t> tokens) {
   use_device();
   if (!top_queued_) head_->queue_top(hidden(), static_cast<int>(tokens.size()));
   head_->top(tokens);
-  if (context_.comm) context_.comm->check();
 }
 
 void CudaExecutor::compare(std::span<const float> reference_hidden, std::span<const float> variant_hidden,
@@ -300,8 +313,7 @@ void CudaExecutor::compare(std::span<const float> reference_hidden, std::span<co
 
 void CudaExecutor::synchronize() {
   use_device();
-  context_.stream.synchronize();
-  if (context_.comm) context_.comm->check();
+  context_.synchronize();
 }
 
 }  // namespace

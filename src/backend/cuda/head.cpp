@@ -89,7 +89,7 @@ void Head::queue_top(const __nv_bfloat16* hidden, int rows) {
 }
 
 void Head::top(std::span<std::int32_t> tokens) {
-  context_.stream.synchronize();
+  context_.synchronize();
   std::vector<kernels::TopLogit> mine(tokens.size());
   for (std::size_t row = 0; row < tokens.size(); ++row) {
     mine[row] = {0, -1};
@@ -121,7 +121,7 @@ void Head::logits(std::span<const float> hidden, int rows, std::span<float> out)
   std::vector<float> mine(static_cast<std::size_t>(rows) * width_);
   QWENBENCH_CUDA(cudaMemcpyAsync(mine.data(), logits_.get(), mine.size() * sizeof(float), cudaMemcpyDeviceToHost,
                                  context_.stream));
-  context_.stream.synchronize();
+  context_.synchronize();
   const auto ranks = static_cast<std::size_t>(context_.host_comm->size());
   const auto all = ranks > 1 ? gather(*context_.host_comm, mine) : std::move(mine);
   if (out.empty()) return;
@@ -157,7 +157,7 @@ void Head::compare_tile(std::span<const float> reference, std::span<const float>
   std::vector<kernels::LogitSums> mine(targets.size());
   QWENBENCH_CUDA(cudaMemcpyAsync(mine.data(), sums_.get(), mine.size() * sizeof(kernels::LogitSums),
                                  cudaMemcpyDeviceToHost, context_.stream));
-  context_.stream.synchronize();
+  context_.synchronize();
   const auto ranks = static_cast<std::size_t>(context_.host_comm->size());
   const auto all = ranks > 1 ? gather(*context_.host_comm, mine) : mine;
   for (std::size_t row = 0; row < targets.size(); ++row)

@@ -29,6 +29,14 @@ struct RankContext {
   std::vector<DeviceNorm> norms;
   LinearRunner runner;
 
+  /// Waits for the stream's work; throws DeviceError where a peer did not come.
+  void synchronize() {
+    if (comm)
+      comm->synchronize(stream);
+    else
+      stream.synchronize();
+  }
+
   const __nv_bfloat16* bias_of(graph::LinearId id) const { return id < 0 ? nullptr : linears[id].bias.get(); }
 };
 

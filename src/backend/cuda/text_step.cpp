@@ -60,7 +60,7 @@ void show(RankContext& context, TextStep& step, int layer, int tokens) {
   for (const auto kind : {KvObserver::Kind::kKey, KvObserver::Kind::kValue}) {
     const auto& from = kind == KvObserver::Kind::kKey ? step.observed_k : step.observed_v;
     QWENBENCH_CUDA(cudaMemcpyAsync(stored.data(), from.get(), count * 2, cudaMemcpyDeviceToHost, context.stream));
-    context.stream.synchronize();
+    context.synchronize();
     std::transform(stored.begin(), stored.end(), values.begin(), bf16_to_float);
     for (int head = 0; head < heads; ++head)
       step.input->observer->observe(kind, layer, context.rank / copies * heads + head, values.data() + head * d, tokens,

@@ -5,7 +5,7 @@
 #include <set>
 #include <stdexcept>
 
-#include "comm/cuda/cuda_call.h"
+#include "base/cuda_check.h"
 #include "kernels/all_reduce.h"
 
 namespace qwenbench::comm {
@@ -18,7 +18,7 @@ std::string without_peer_access(std::span<const int> devices) {
   for (const int from : devices) {
     for (const int to : devices) {
       int can = from == to;
-      if (from != to) QWENBENCH_COMM_CUDA(cudaDeviceCanAccessPeer(&can, from, to));
+      if (from != to) QWENBENCH_CUDA(cudaDeviceCanAccessPeer(&can, from, to));
       if (!can) return fmt::format("GPU {} has no peer access to GPU {}", from, to);
     }
   }

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "comm/cuda/bootstrap.h"
-#include "comm/cuda/cuda_call.h"
+#include "base/cuda_check.h"
 #include "comm/cuda/device_communicator.h"
 
 namespace qwenbench::comm {
@@ -73,7 +73,7 @@ class NcclCommunicator final : public DeviceCommunicator {
     gathered_.reserve(part * size());
     finish(ncclAllGather(mine, gathered_.data, part, ncclChar, comm_, stream));
     for (int r = 0; r < size(); ++r) {
-      QWENBENCH_COMM_CUDA(cudaMemcpy2DAsync(to + r * row_bytes, size() * row_bytes, gathered_.data + r * part,
+      QWENBENCH_CUDA(cudaMemcpy2DAsync(to + r * row_bytes, size() * row_bytes, gathered_.data + r * part,
                                             row_bytes, row_bytes, rows, cudaMemcpyDeviceToDevice, stream));
     }
   }
@@ -81,7 +81,7 @@ class NcclCommunicator final : public DeviceCommunicator {
   void all_reduce_add_norm(const kernels::AddNorm& args, cudaStream_t stream) override {
     const std::size_t count = static_cast<std::size_t>(args.rows) * args.width;
     all_reduce(const_cast<__nv_bfloat16*>(args.partial), count, stream);
-    QWENBENCH_COMM_CUDA(kernels::add_norm(args, stream));
+    QWENBENCH_CUDA(kernels::add_norm(args, stream));
   }
 
   void synchronize(cudaStream_t stream) override {
@@ -89,7 +89,7 @@ class NcclCommunicator final : public DeviceCommunicator {
     for (;;) {
       const cudaError_t state = cudaStreamQuery(stream);
       if (state == cudaSuccess) break;
-      if (state != cudaErrorNotReady) QWENBENCH_COMM_CUDA(state);
+      if (state != cudaErrorNotReady) QWENBENCH_CUDA(state);
       watch(start);
       std::this_thread::yield();
     }
@@ -108,8 +108,8 @@ class NcclCommunicator final : public DeviceCommunicator {
     ~Scratch() { cudaFree(data); }
     void reserve(std::size_t bytes) {
       if (bytes <= size) return;
-      QWENBENCH_COMM_CUDA(cudaFree(std::exchange(data, nullptr)));
-      QWENBENCH_COMM_CUDA(cudaMalloc(reinterpret_cast<void**>(&data), bytes));
+      QWENBENCH_CUDA(cudaFree(std::exchange(data, nullptr)));
+      QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&data), bytes));
       size = bytes;
     }
     char* data = nullptr;

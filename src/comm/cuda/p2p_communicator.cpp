@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include "comm/cuda/cuda_call.h"
+#include "base/cuda_check.h"
 #include "comm/cuda/device_communicator.h"
 #include "comm/cuda/p2p_group.h"
 #include "kernels/all_reduce_add_norm.h"
@@ -19,8 +19,8 @@ class P2pCommunicator final : public DeviceCommunicator {
     exchange_ = group_->exchange_of(rank());
     exchange_.time_out_ns = static_cast<unsigned long long>(options.time_out_s * 1e9);
     int device = 0, processors = 0;
-    QWENBENCH_COMM_CUDA(cudaGetDevice(&device));
-    QWENBENCH_COMM_CUDA(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+    QWENBENCH_CUDA(cudaGetDevice(&device));
+    QWENBENCH_CUDA(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
     // Blocks wait only for the peers' blocks of equal index, and blocks start in that order: any grid makes progress
     // where each rank has one block running. Ranks that share a device must therefore never fill it, neither their
     // threads nor their registers: the rest is also for what a rank does before it comes here.
@@ -37,22 +37,22 @@ class P2pCommunicator final : public DeviceCommunicator {
   std::string name() const override { return "p2p"; }
 
   void all_reduce(__nv_bfloat16* values, std::size_t count, cudaStream_t stream) override {
-    QWENBENCH_COMM_CUDA(kernels::all_reduce(exchange_, values, static_cast<long long>(count), stream));
+    QWENBENCH_CUDA(kernels::all_reduce(exchange_, values, static_cast<long long>(count), stream));
   }
 
   void all_gather(const void* mine, int rows, std::size_t row_bytes, void* out, cudaStream_t stream) override {
-    QWENBENCH_COMM_CUDA(kernels::all_gather(exchange_, mine, rows, row_bytes, out, stream));
+    QWENBENCH_CUDA(kernels::all_gather(exchange_, mine, rows, row_bytes, out, stream));
   }
 
   void all_reduce_add_norm(const kernels::AddNorm& args, cudaStream_t stream) override {
     const std::size_t bytes = 2 * static_cast<std::size_t>(args.rows) * args.width;
     const bool two_shot = options_.two_shot_bytes == 0 || (size() > 2 && bytes >= options_.two_shot_bytes);
-    QWENBENCH_COMM_CUDA(kernels::all_reduce_add_norm(
+    QWENBENCH_CUDA(kernels::all_reduce_add_norm(
         exchange_, args, two_shot ? kernels::AllReduceShape::kTwoShot : kernels::AllReduceShape::kOneShot, stream));
   }
 
   void synchronize(cudaStream_t stream) override {
-    QWENBENCH_COMM_CUDA(cudaStreamSynchronize(stream));  // a waiting kernel ends by itself
+    QWENBENCH_CUDA(cudaStreamSynchronize(stream));  // a waiting kernel ends by itself
     check();
   }
 

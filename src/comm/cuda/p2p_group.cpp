@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "comm/cuda/bootstrap.h"
-#include "comm/cuda/cuda_call.h"
+#include "base/cuda_check.h"
 #include "kernels/all_reduce_add_norm.h"
 
 namespace qwenbench::comm {
@@ -16,7 +16,7 @@ constexpr int kLine = 32;  // words of a cache line
 
 P2pGroup::P2pGroup(int ranks, long long slot_bytes) : memory_(ranks), slot_bytes_(slot_bytes) {
   const std::size_t bytes = sizeof(std::uint32_t) * kLine * (ranks + 1);
-  QWENBENCH_COMM_CUDA(
+  QWENBENCH_CUDA(
       cudaHostAlloc(reinterpret_cast<void**>(&flags_), bytes, cudaHostAllocPortable | cudaHostAllocMapped));
   std::memset(flags_, 0, bytes);
 }
@@ -57,15 +57,15 @@ std::shared_ptr<P2pGroup> P2pGroup::join(Communicator& host, long long slot_byte
 
 void P2pGroup::allocate(int rank) {
   RankMemory& mine = memory_[rank];
-  QWENBENCH_COMM_CUDA(cudaGetDevice(&mine.device));
+  QWENBENCH_CUDA(cudaGetDevice(&mine.device));
   const std::size_t bytes = kernels::kExchangeBuffers * memory_.size() * static_cast<std::size_t>(slot_bytes_);
-  QWENBENCH_COMM_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.staging), bytes));
-  QWENBENCH_COMM_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.state), sizeof(kernels::ExchangeState)));
-  QWENBENCH_COMM_CUDA(cudaMemset(mine.staging, 0xff, bytes));
-  QWENBENCH_COMM_CUDA(cudaMemset(mine.state, 0, sizeof(kernels::ExchangeState)));
-  QWENBENCH_COMM_CUDA(kernels::load_all_reduce());
-  QWENBENCH_COMM_CUDA(kernels::load_all_reduce_add_norm());
-  QWENBENCH_COMM_CUDA(cudaDeviceSynchronize());
+  QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.staging), bytes));
+  QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.state), sizeof(kernels::ExchangeState)));
+  QWENBENCH_CUDA(cudaMemset(mine.staging, 0xff, bytes));
+  QWENBENCH_CUDA(cudaMemset(mine.state, 0, sizeof(kernels::ExchangeState)));
+  QWENBENCH_CUDA(kernels::load_all_reduce());
+  QWENBENCH_CUDA(kernels::load_all_reduce_add_norm());
+  QWENBENCH_CUDA(cudaDeviceSynchronize());
 }
 
 void P2pGroup::open_peers(int rank) const {
@@ -75,7 +75,7 @@ void P2pGroup::open_peers(int rank) const {
     if (error == cudaErrorPeerAccessAlreadyEnabled)
       cudaGetLastError();
     else
-      QWENBENCH_COMM_CUDA(error);
+      QWENBENCH_CUDA(error);
   }
 }
 

@@ -1,4 +1,4 @@
-// Failed CUDA calls throw with the call and its place.
+// Failed CUDA calls throw with the call and its place. The only header of this folder that needs the toolkit.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -6,9 +6,9 @@
 
 #include "base/error.h"
 
-namespace qwenbench::backend::cuda {
+namespace qwenbench {
 
-inline void throw_on(cudaError_t error, const char* call, const char* file, int line) {
+inline void throw_on_cuda_error(cudaError_t error, const char* call, const char* file, int line) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // so that it is not reported a second time
   if (error == cudaErrorMemoryAllocation) {
@@ -20,6 +20,6 @@ inline void throw_on(cudaError_t error, const char* call, const char* file, int 
   throw DeviceError(fmt::format("CUDA: {} ({} at {}:{})", cudaGetErrorString(error), call, file, line));
 }
 
-}  // namespace qwenbench::backend::cuda
+}  // namespace qwenbench
 
-#define QWENBENCH_CUDA(call) ::qwenbench::backend::cuda::throw_on((call), #call, __FILE__, __LINE__)
+#define QWENBENCH_CUDA(call) ::qwenbench::throw_on_cuda_error((call), #call, __FILE__, __LINE__)
