@@ -155,6 +155,13 @@ std::shared_ptr<const VisualFeatures> CudaExecutor::encode(const workload::Image
   vision_.set_rows(graph::Rows::kPatches, patches);
   vision_.set_rows(graph::Rows::kMerged, patches / config.merge_unit());
   cuda::prepare(vision_pass_, context_, image, vision_.data(program.input));
+  auto features = std::make_shared<CudaVisualFeatures>();
+  features->device = context_.device;
+  features->tokens = patches / config.merge_unit();
+  features->width = config.out_hidden_size;
+  const auto count = static_cast<std::size_t>(features->tokens) * features->width;
+  for (std::size_t level = 0; level < program.outputs.size(); ++level) features->levels.emplace_back(count);
+  context_.meet();
   for (const graph::Op& op : program.ops) {
     std::visit(
         [&](const auto& o) {
@@ -170,16 +177,9 @@ std::shared_ptr<const VisualFeatures> CudaExecutor::encode(const workload::Image
         },
         op);
   }
-  auto features = std::make_shared<CudaVisualFeatures>();
-  features->device = context_.device;
-  features->tokens = patches / config.merge_unit();
-  features->width = config.out_hidden_size;
-  const auto count = static_cast<std::size_t>(features->tokens) * features->width;
-  for (const graph::BufferId output : program.outputs) {
-    auto& level = features->levels.emplace_back(count);
-    QWENBENCH_CUDA(cudaMemcpyAsync(level.get(), vision_.data(output), count * sizeof(__nv_bfloat16),
-                                   cudaMemcpyDeviceToDevice, context_.stream));
-  }
+  for (std::size_t level = 0; level < program.outputs.size(); ++level)
+    QWENBENCH_CUDA(cudaMemcpyAsync(features->levels[level].get(), vision_.data(program.outputs[level]),
+                                   count * sizeof(__nv_bfloat16), cudaMemcpyDeviceToDevice, context_.stream));
   synchronize();
   return features;
 }
@@ -207,6 +207,12 @@ void CudaExecutor::prepare(const StepInput& input, const StepShape& shape) {
         kernels::prefill_attention_workspace_bytes(step_.arrays.prefill.total_kv, step_.arrays.prefill.count,
                                                    step_.cache->block_size(), context_.plan.local_kv_heads));
   if (shape.decode_places > 0) moved |= head_->reserve(shape.outputs);
+  reserve_features(step_, static_cast<int>(context_.plan.vision.outputs.size()), text.hidden_size);
+  if (input.observer) {
+    const auto observed = static_cast<std::size_t>(shape.tokens) * context_.plan.local_kv_heads * text.head_dim;
+    step_.observed_k.reserve(observed);
+    step_.observed_v.reserve(observed);
+  }
   if (moved) ++generation_;
 }
 
@@ -260,6 +266,7 @@ void CudaExecutor::run_decode_graph(int batch) {
     }
     QWENBENCH_CUDA(cudaStreamEndCapture(context_.stream, &captured));
     graph = std::make_unique<Graph>(captured, generation_);
+    context_.meet();
     graph->launch(context_.stream);
   }
   step_.captured = false;
@@ -276,12 +283,13 @@ void CudaExecutor::execute(const StepInput& input, KvCache& cache,
   const int batch = engine_.cuda_graphs && is_plain_decode(input) ? graph_batch(tokens) : 0;
   if (batch > 0) {
     prepare(input, {batch, batch, max_blocks, batch});
+    context_.meet();
     run_decode_graph(batch);
     return;
   }
   prepare(input, {tokens, static_cast<int>(input.output_rows.size()), max_blocks, 0});
-  gather_features(step_, pictures, static_cast<int>(context_.plan.vision.outputs.size()),
-                  context_.plan.config.text.hidden_size, context_.stream);
+  gather_features(step_, pictures, context_.plan.config.text.hidden_size, context_.stream);
+  context_.meet();
   run_text();
 }
 

@@ -37,6 +37,12 @@ struct RankContext {
       stream.synchronize();
   }
 
+  /// Between taking memory and queueing collectives: freeing memory waits for the whole device, which another rank's
+  /// kernel may hold that waits for this rank (where ranks share a device).
+  void meet() const {
+    if (comm) host_comm->barrier();
+  }
+
   const __nv_bfloat16* bias_of(graph::LinearId id) const { return id < 0 ? nullptr : linears[id].bias.get(); }
 };
 

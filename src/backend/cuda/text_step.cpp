@@ -15,14 +15,17 @@ RowFeatures TextStep::row_features(int level, graph::Rows rows) const {
           rows == graph::Rows::kOutputs ? arrays.feature_of_output : arrays.feature_of_token};
 }
 
-void gather_features(TextStep& step, std::span<const std::shared_ptr<const VisualFeatures>> pictures, int levels,
-                     int width, cudaStream_t stream) {
+void reserve_features(TextStep& step, int levels, int width) {
   step.features.resize(static_cast<std::size_t>(levels));
-  if (step.input->visual.empty()) return;
   std::size_t rows = 0;
   for (const auto& span : step.input->visual) rows += span.num_rows;
-  for (int level = 0; level < levels; ++level) {
-    step.features[level].reserve(rows * width);
+  for (auto& level : step.features) level.reserve(rows * width);
+}
+
+void gather_features(TextStep& step, std::span<const std::shared_ptr<const VisualFeatures>> pictures, int width,
+                     cudaStream_t stream) {
+  if (step.input->visual.empty()) return;
+  for (std::size_t level = 0; level < step.features.size(); ++level) {
     __nv_bfloat16* out = step.features[level].get();
     for (const auto& span : step.input->visual) {
       const auto& picture = static_cast<const CudaVisualFeatures&>(*pictures[span.picture]);
@@ -86,9 +89,6 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Qk
   args.slot = step.arrays.slots;
   const bool observed = step.input->observer != nullptr;
   if (observed) {
-    const auto count = static_cast<std::size_t>(tokens) * args.cache.kv_heads * context.plan.config.text.head_dim;
-    step.observed_k.reserve(count);
-    step.observed_v.reserve(count);
     args.k_out = step.observed_k.get();
     args.v_out = step.observed_v.get();
   }

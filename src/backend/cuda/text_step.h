@@ -39,8 +39,10 @@ struct TextStep {
   RowFeatures row_features(int level, graph::Rows rows) const;
 };
 
-void gather_features(TextStep& step, std::span<const std::shared_ptr<const VisualFeatures>> pictures, int levels,
-                     int width, cudaStream_t stream);
+/// Memory for the step's features, by level; then the copies of each picture's rows.
+void reserve_features(TextStep& step, int levels, int width);
+void gather_features(TextStep& step, std::span<const std::shared_ptr<const VisualFeatures>> pictures, int width,
+                     cudaStream_t stream);
 
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Embed& op,
          const EmbeddingShard& embedding);
