@@ -1,6 +1,6 @@
 // How 4-bit weights lie in memory, and how they become MMA operands.
 //
-// codes: blocks of 64 rows x 128 columns (4 KiB), row blocks outermost; in a block four steps of 32 columns; in a step
+// codes: blocks of 64 rows x 128 columns (4 KiB), ordered by w4_block; in a block four steps of 32 columns; in a step
 // two 16-byte chunks a lane. Chunk c holds row tiles 2c and 2c+1 (16 rows each), for each of them one word per MMA j =
 // 0, 1. Lane (g, t) has rows g and g+8, columns 8t + 4j + 0..3. Nibbles of a word, from the lowest, the pairs' upper
 // halves 16 bits higher: (row g, columns 0, 1), (g+8; 0, 1), (g; 2, 3), (g+8; 2, 3). groups: one block of 160 bytes per
@@ -8,6 +8,7 @@
 // each g four bytes of zero points (a row tile each, g+8 in the upper half).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "linear_ptx.cuh"
@@ -19,10 +20,24 @@ constexpr int kW4Unit = 128;
 constexpr int kW4UnitCodes = kW4RowBlock * kW4Unit / 2;
 constexpr int kW4GroupBytes = 160;
 
-/// The eight codes of a word as bf16 values 128 + u, ordered as the A operand.
-__device__ __forceinline__ void w4_unpack(std::uint32_t word, std::uint32_t (&a)[4]) {
+/// Where block (row_block of 64 rows, unit of 128 columns) lies: four row blocks (or what is left of them) side by side
+/// for each unit, so that a tile of 256 rows is one run of memory.
+__host__ __device__ inline std::size_t w4_block(int row_blocks, int units, int row_block, int unit) {
+  const int first = row_block / 4 * 4, beside = row_blocks - first < 4 ? row_blocks - first : 4;
+  return static_cast<std::size_t>(first) * units + static_cast<std::size_t>(unit) * beside + (row_block - first);
+}
+
+/// The eight codes of a word as bf16 values 128 + u, ordered as the A operand. `magic`: w4_magic.
+__device__ __forceinline__ void w4_unpack(std::uint32_t word, std::uint32_t magic, std::uint32_t (&a)[4]) {
 #pragma unroll
-  for (int i = 0; i < 4; ++i) a[i] = ((word >> (4 * i)) & 0x000F000Fu) | 0x43004300u;
+  for (int i = 0; i < 4; ++i)
+    asm("lop3.b32 %0, %1, 0x000F000F, %2, 0xEA;" : "=r"(a[i]) : "r"(word >> (4 * i)), "r"(magic));
+}
+/// The bf16 pair 128, 128 as a value the compiler cannot fold: with two constants an unpacking would take two LOP3.
+__device__ __forceinline__ std::uint32_t w4_magic() {
+  std::uint32_t magic;
+  asm volatile("mov.b32 %0, 0x43004300;" : "=r"(magic));
+  return magic;
 }
 
 /// 128 + u -> bf16((u - zero) * scale), with 128 + zero and the scale of rows g and g+8 in both halves.

@@ -43,10 +43,6 @@ std::size_t w4_workspace_bytes(int m);
 cudaError_t w4_linear(const __nv_bfloat16* x, const W4Weights& w, __nv_bfloat16* y, int m, void* workspace,
                       cudaStream_t stream, bool programmatic = false);
 
-/// The same with the number of warps that share a tile's columns chosen by the caller: 2, 4 or 8 (0: as w4_linear).
-cudaError_t w4_linear_split(const __nv_bfloat16* x, const W4Weights& w, __nv_bfloat16* y, int m, void* workspace,
-                            cudaStream_t stream, bool programmatic, int split);
-
 /// out[n, k] row-major bf16, the values of dequantize.
 cudaError_t w4_dequantize(const W4Weights& w, __nv_bfloat16* out, cudaStream_t stream);
 

@@ -122,6 +122,45 @@ W4Weights place(unsigned char*& at, const Product& p, int group) {
   return w;
 }
 
+/// Programmatic layer chains in one line: us and share.
+void table(const Bench& bench, const char* name) {
+  std::printf("%-14s", name);
+  for (const auto& [group, m] : {std::pair{128, 1}, {128, 8}, {128, 16}, {128, 32}, {128, 64}, {32, 1}, {32, 8}, {32, 16}}) {
+    std::size_t layer = 0;
+    for (const Product& p : kLayer) layer += bytes_of(p, group) + 256;
+    const int layers = 8;
+    const auto work = [&, group = group, m = m](cudaStream_t stream) {
+      unsigned char* at = bench.pool;
+      cudaError_t error = cudaSuccess;
+      for (int i = 0; i < layers; ++i)
+        for (const Product& p : kLayer) {
+          const W4Weights w = place(at, p, group);
+          if (error == cudaSuccess) error = w4_linear(bench.x, w, bench.y, m, bench.workspace, stream, true);
+        }
+      return error;
+    };
+    if (work(nullptr) != cudaSuccess) {
+      cudaGetLastError();
+      std::printf(" %12s", "-");
+      continue;
+    }
+    const Timing t = replay([&](cudaStream_t stream) { CHECK(work(stream)); }, 20);
+    double bytes = 0;
+    for (const Product& p : kLayer) bytes += static_cast<double>(bytes_of(p, group));
+    std::printf(" %6.1f %.3f", t.us / layers, bytes * layers / t.us * 1e-3 / bench.ceiling);
+  }
+  // The largest alone, at m = 1.
+  const Product& p = kLayer[2];
+  const Timing t = replay(
+      [&](cudaStream_t stream) {
+        unsigned char* at = bench.pool;
+        for (int i = 0; i < 16; ++i)
+          CHECK(w4_linear(bench.x, place(at, p, 128), bench.y, 1, bench.workspace, stream, true));
+      },
+      20);
+  std::printf("  gu %6.1f %.3f\n", t.us / 16, static_cast<double>(bytes_of(p, 128)) * 16 / t.us * 1e-3 / bench.ceiling);
+}
+
 void chain(const Bench& bench, int group, int m, bool programmatic) {
   std::size_t layer = 0;
   for (const Product& p : kLayer) layer += bytes_of(p, group) + 256;
@@ -141,17 +180,17 @@ void chain(const Bench& bench, int group, int m, bool programmatic) {
   bench.print("layer g" + std::to_string(group) + (programmatic ? " programmatic" : " plain"), m, bytes, t, layers);
 }
 
-void single(const Bench& bench, const Product& p, int group, int m, int split) {
+void single(const Bench& bench, const Product& p, int group, int m) {
   const int copies = static_cast<int>(std::min<std::size_t>(bench.pool_bytes / (bytes_of(p, group) + 256), 24));
   const Timing t = replay(
       [&](cudaStream_t stream) {
         unsigned char* at = bench.pool;
         for (int i = 0; i < copies; ++i)
-          CHECK(w4_linear_split(bench.x, place(at, p, group), bench.y, m, bench.workspace, stream, true, split));
+          CHECK(w4_linear(bench.x, place(at, p, group), bench.y, m, bench.workspace, stream, true));
       },
       20);
-  bench.print(std::string(p.name) + " g" + std::to_string(group) + " split " + std::to_string(split), m,
-              static_cast<double>(bytes_of(p, group)) * copies, t, copies);
+  bench.print(std::string(p.name) + " g" + std::to_string(group), m, static_cast<double>(bytes_of(p, group)) * copies, t,
+              copies);
 }
 
 }  // namespace
@@ -161,7 +200,8 @@ int main(int argc, char** argv) {
   bench.pool_bytes = static_cast<std::size_t>((argc > 1 ? std::atof(argv[1]) : 4.0) * 1e9) / 4096 * 4096;
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
-  std::printf("%s, %d SMs, L2 %d MB\n", properties.name, properties.multiProcessorCount, properties.l2CacheSize >> 20);
+  const bool compact = argc > 2 && std::string(argv[2]) == "table";
+  if (!compact) std::printf("%s, %d SMs, L2 %d MB\n", properties.name, properties.multiProcessorCount, properties.l2CacheSize >> 20);
   CHECK(cudaMalloc(&bench.pool, bench.pool_bytes));
   constexpr std::size_t kActivations = 64 * 51200 * 2;
   CHECK(cudaMalloc(&bench.x, kActivations * sizeof(Bf16)));
@@ -184,7 +224,12 @@ int main(int argc, char** argv) {
         20);
     const double rate = static_cast<double>(bytes) / t.us * 1e-3;
     bench.ceiling = std::max(bench.ceiling, rate);
-    std::printf("read %.2f GB: %.0f GB/s\n", static_cast<double>(bytes) * 1e-9, rate);
+    if (!compact) std::printf("read %.2f GB: %.0f GB/s\n", static_cast<double>(bytes) * 1e-9, rate);
+  }
+  if (compact) {
+    table(bench, argc > 3 ? argv[3] : "");
+    CHECK(cudaDeviceSynchronize());
+    return 0;
   }
   std::printf("read ceiling %.0f GB/s\n", bench.ceiling);
 
@@ -197,8 +242,7 @@ int main(int argc, char** argv) {
   for (const int group : {128, 32})
     for (const int m : {1, 8, 16})
       for (const Product& p : kLayer)
-        for (const int split : {2, 4, 8})
-          if (split <= 4 || m <= 8) single(bench, p, group, m, split);
+        single(bench, p, group, m);
   for (const int m : {1, 8, 16}) {
     const int n = 151936, k = 5120;
     const double bytes = 2.0 * n * k;
