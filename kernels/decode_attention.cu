@@ -6,18 +6,27 @@
 
 #include "kernels/attention_device.cuh"
 #include "kernels/decode_attention.h"
+#include "kernels/launch.h"
+#include <cstdlib>
 
 namespace qwenbench::kernels {
 namespace {
 
 using namespace device;
 
-constexpr int kWarps = 4, kThreads = 32 * kWarps;
 constexpr int kTileTokens = 16;
 constexpr int kLookAhead = 32;  // tiles whose place in the cache is looked up at once, one a lane
-constexpr int kMinTilesPerBlock = 2 * kWarps;
+constexpr int kNewest = 32;     // flag of a tile that holds a sequence's newest token
 constexpr int kMaxGroup = 16;
-constexpr int kPartFloats = kHeadDim + 2;  // of one query: unnormalised output, maximum, sum
+constexpr int kPairs = 8 * kHeadDim / 2;               // of outputs, of 8 queries
+constexpr int kPartFloats = kMaxGroup * (kHeadDim + 2);  // unnormalised outputs, maxima, sums
+
+#ifndef FP8_WARPS
+#define FP8_WARPS 16
+#define FP8_STAGES 3
+#define BF16_WARPS 12
+#define BF16_STAGES 2
+#endif
 
 template <KvDtype kDtype>
 struct Ring {
@@ -25,7 +34,8 @@ struct Ring {
   static constexpr int kRowBytes = kFp8 ? kHeadDim : 2 * kHeadDim;
   static constexpr int kTileBytes = kTileTokens * kRowBytes;
   static constexpr int kPieces = kTileBytes / 512;  // of 16 bytes a lane, of K and of V each
-  static constexpr int kStages = kFp8 ? 4 : 2;
+  static constexpr int kWarps = kFp8 ? FP8_WARPS : BF16_WARPS, kThreads = 32 * kWarps;
+  static constexpr int kStages = kFp8 ? FP8_STAGES : BF16_STAGES;
   static constexpr int kStageBytes = 2 * kTileBytes;
   static constexpr int kBytes = kWarps * kStages * kStageBytes;
 };
@@ -35,6 +45,7 @@ struct Shape {
   int group;       // query heads of a KV head
   int log2_block;  // of the cache's block_size
   int counters;    // ints at the start of the workspace, a multiple of 64
+  int min_tiles;
 };
 
 /// Which tiles a thread block takes: all sequences' tiles in the order (sequence, KV head, tile), cut into equal
@@ -51,13 +62,15 @@ __device__ inline int active_length(const PagedBatch& batch, int s) {
   return batch.num_rows[s] == 1 ? batch.kv_length[s] : 0;
 }
 
-/// tiles_before[s]: tiles of one KV head of the sequences before s; num_seqs + 1 entries. Called by the first warp.
+/// tiles_before[s]: tiles of one KV head of the sequences before s; num_seqs + 1 entries, and the number of sequences
+/// that have any. Called by the first warp.
 __device__ inline void count_tiles(const PagedBatch& batch, int* tiles_before) {
   const int lane = static_cast<int>(threadIdx.x);
-  int before = 0;
+  int before = 0, active = 0;
   for (int first = 0; first < batch.num_seqs; first += 32) {
     const int s = first + lane;
     int sum = s < batch.num_seqs ? (active_length(batch, s) + kTileTokens - 1) / kTileTokens : 0;
+    active += __popc(__ballot_sync(kAllLanes, sum > 0));
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const int other = __shfl_up_sync(kAllLanes, sum, step);
@@ -66,7 +79,10 @@ __device__ inline void count_tiles(const PagedBatch& batch, int* tiles_before) {
     if (s < batch.num_seqs) tiles_before[s + 1] = before + sum;
     before += __shfl_sync(kAllLanes, sum, 31);
   }
-  if (lane == 0) tiles_before[0] = 0;
+  if (lane == 0) {
+    tiles_before[0] = 0;
+    tiles_before[batch.num_seqs + 1] = active;
+  }
 }
 
 /// A sequence's KV head, and its tiles [begin, end) in the order of Slices.
@@ -89,6 +105,7 @@ __device__ inline Item find_item(const int* tiles_before, int num_seqs, int kv_h
 }
 
 /// Where the next tiles of a warp lie: one tile a lane, looked up ahead of time.
+template <int kWarps>
 struct TileFinder {
   const DecodeAttention& op;
   const int* tiles_before;
@@ -96,7 +113,7 @@ struct TileFinder {
   int first, end;                 // tiles first, first + kWarps, ... < end
   int block, within, next_valid;  // of the next kLookAhead tiles
   std::int64_t place = 0;         // of the current ones, in tiles from the start of the layer
-  int valid = 0;                  // tokens of the tile that exist
+  int valid = 0;                  // tokens of the tile that exist, perhaps with kNewest
 
   __device__ TileFinder(const DecodeAttention& op, const int* tiles_before, int log2_tiles, int first, int end)
       : op(op), tiles_before(tiles_before), log2_tiles(log2_tiles), first(first), end(end) {
@@ -110,6 +127,7 @@ struct TileFinder {
     const Item item = find_item(tiles_before, op.batch.num_seqs, op.cache.kv_heads, tile);
     const int at = tile - item.begin;
     next_valid = min(kTileTokens, op.batch.kv_length[item.sequence] - at * kTileTokens);
+    if (tile == item.end - 1) next_valid |= kNewest;
     block = op.batch.block_table[static_cast<std::int64_t>(item.sequence) * op.batch.max_blocks + (at >> log2_tiles)];
     within = (item.kv_head << log2_tiles) + (at & ((1 << log2_tiles) - 1));
   }
@@ -269,6 +287,11 @@ struct Accumulator {
   /// valid: tokens of the tile that exist; the others are zero in the stage.
   __device__ void add_tile(unsigned stage, int valid) {
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
+#ifdef NO_MATH
+    const uint4 x = load_shared16(stage);
+    out[0][0][0] += __uint_as_float(x.x ^ x.y);
+    return;
+#endif
     float score[kColumns][4];
     add_scores(stage, score);
     if (valid < kTileTokens) {
@@ -323,12 +346,6 @@ struct Accumulator {
     }
   }
 
-  /// The first of eight neighbouring dims that out[.][4 * j .. 4 * j + 3] hold, two in each.
-  __device__ static int first_dim(int j) {
-    const int g = static_cast<int>(threadIdx.x) % 32 / 4;
-    return R::kFp8 ? g * 16 + 8 * j : (g + 8 * j) * 8;
-  }
-
   __device__ void sum_over_lanes() {
 #pragma unroll
     for (int c = 0; c < kColumns; ++c)
@@ -338,190 +355,140 @@ struct Accumulator {
         for (int step = 4; step < 32; step *= 2) sum[c][j] += __shfl_xor_sync(kAllLanes, sum[c][j], step);
   }
 
-  static constexpr int kFloats = kColumns * 36;  // of a lane
-
-  __device__ void save(float* buffer) const {
+  /// Writes outputs of a column of queries as pairs of neighbouring dims: [m][j][lane].
+  __device__ void save(float2* pairs, int c) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
+    for (int m = 0; m < 8; ++m)
 #pragma unroll
-      for (int i = 0; i < 32; ++i) buffer[(c * 36 + i) * 32] = out[c][i / 4][i % 4];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        buffer[(c * 36 + 32 + j) * 32] = maximum[c][j];
-        buffer[(c * 36 + 34 + j) * 32] = sum[c][j];
-      }
-    }
-  }
-
-  __device__ void merge(const float* buffer) {
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      float mine[2], theirs[2];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const float other = buffer[(c * 36 + 32 + j) * 32], top = fmaxf(maximum[c][j], other);
-        mine[j] = exp2_fast(maximum[c][j] - top);
-        theirs[j] = exp2_fast(other - top);
-        maximum[c][j] = top;
-        sum[c][j] = sum[c][j] * mine[j] + buffer[(c * 36 + 34 + j) * 32] * theirs[j];
-      }
-#pragma unroll
-      for (int i = 0; i < 32; ++i)
-        out[c][i / 4][i % 4] = out[c][i / 4][i % 4] * mine[i % 2] + buffer[(c * 36 + i) * 32] * theirs[i % 2];
-    }
+      for (int j = 0; j < 2; ++j) pairs[(2 * m + j) * 32 + lane] = make_float2(out[c][m][j], out[c][m][j + 2]);
   }
 };
 
-/// Adds the warps' parts up in the first warp, in a fixed order. All warps call.
-template <KvDtype kDtype, int kColumns>
-__device__ void merge_warps(Accumulator<kDtype, kColumns>& acc, float* buffers) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  acc.sum_over_lanes();
-#pragma unroll
-  for (int half = kWarps / 2; half > 0; half /= 2) {
-    float* buffer = buffers + (warp % half) * acc.kFloats * 32 + lane;
-    __syncthreads();
-    if (warp >= half && warp < 2 * half) acc.save(buffer);
-    __syncthreads();
-    if (warp < half) acc.merge(buffer);
+/// The place of a pair of outputs as Accumulator::save() writes them.
+template <KvDtype kDtype>
+struct Pair {
+  int query, dim;  // query within its column of 8
+  __device__ explicit Pair(int index) {
+    const int lane = index % 32, j = index / 32 % 2, m = index / 64;
+    query = lane % 4 * 2 + j;
+    const int g = lane / 4, piece = m / 4;
+    dim = (kDtype == KvDtype::kFp8E4M3 ? g * 16 + 8 * piece : (g + 8 * piece) * 8) + 2 * (m % 4);
   }
-}
+};
 
-/// One query's outputs, called by the lanes that hold it; to: bf16 [kHeadDim].
-template <KvDtype kDtype, int kColumns>
-__device__ void store_output(const Accumulator<kDtype, kColumns>& acc, __nv_bfloat16* rows, int group, float v_scale) {
-  const int t = static_cast<int>(threadIdx.x) % 4;
+/// A part of the softmax of one query and two dims.
+struct Part {
+  float2 out = {0, 0};
+  float maximum = kNoMaximum, sum = 0;
+};
+
+/// Adds up n parts: load(i, ends, out) reads the maximum and sum, and the outputs, of the i-th.
+template <int kBatch, class Load>
+__device__ inline Part add_up(int n, const Load& load) {
+  Part total;
+  for (int first = 0; first < n; first += kBatch) {
+    float2 ends[kBatch], out[kBatch];
 #pragma unroll
-  for (int c = 0; c < kColumns; ++c)
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int query = 8 * c + 2 * t + j;
-      if (query >= group) continue;
-      const float scale = v_scale / acc.sum[c][j];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        unsigned w[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-          w[i] = pack<false>(acc.out[c][4 * half + i][j] * scale, acc.out[c][4 * half + i][j + 2] * scale);
-        *reinterpret_cast<uint4*>(rows + query * kHeadDim + acc.first_dim(half)) = make_uint4(w[0], w[1], w[2], w[3]);
-      }
+    for (int i = 0; i < kBatch; ++i) {
+      ends[i] = make_float2(kNoMaximum, 0);
+      out[i] = make_float2(0, 0);
+      if (first + i < n) load(first + i, ends[i], out[i]);
     }
-}
-
-/// Writes a part of an item: [query][kPartFloats].
-template <KvDtype kDtype, int kColumns>
-__device__ void store_part(const Accumulator<kDtype, kColumns>& acc, float* part, int group) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, t = lane % 4;
+    float top = total.maximum;
 #pragma unroll
-  for (int c = 0; c < kColumns; ++c)
+    for (int i = 0; i < kBatch; ++i) top = fmaxf(top, ends[i].x);
+    const float shrink = exp2_fast(total.maximum - top);
+    total.maximum = top;
+    total.sum *= shrink;
+    total.out.x *= shrink;
+    total.out.y *= shrink;
 #pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const int query = 8 * c + 2 * t + j;
-      if (query >= group) continue;
-      float* to = part + query * kHeadDim;
-#pragma unroll
-      for (int half = 0; half < 2; ++half)
-#pragma unroll
-        for (int i = 0; i < 4; i += 2)
-          *reinterpret_cast<float4*>(to + acc.first_dim(half) + 2 * i) =
-              make_float4(acc.out[c][4 * half + i][j], acc.out[c][4 * half + i][j + 2], acc.out[c][4 * half + i + 1][j],
-                          acc.out[c][4 * half + i + 1][j + 2]);
-      if (lane < 4) {
-        float* ends = part + kMaxGroup * kHeadDim + 2 * query;
-        ends[0] = acc.maximum[c][j];
-        ends[1] = acc.sum[c][j];
-      }
+    for (int i = 0; i < kBatch; ++i) {
+      const float weight = exp2_fast(ends[i].x - top);
+      total.sum += ends[i].y * weight;
+      total.out.x += out[i].x * weight;
+      total.out.y += out[i].y * weight;
     }
+  }
+  return total;
 }
 
-constexpr int kPartSize = kMaxGroup * kPartFloats;  // floats
+__device__ inline void store_pair(__nv_bfloat16* rows, int query, int dim, const Part& part, float v_scale) {
+  const float scale = v_scale / part.sum;
+  *reinterpret_cast<unsigned*>(rows + query * kHeadDim + dim) = pack<false>(part.out.x * scale, part.out.y * scale);
+}
 
 /// A thread block leaves at most two parts: of the item it begins in the middle of or at (slot 0), and of the one that
 /// goes on after its end (slot 1).
-__device__ inline const float* part_of(const float* parts, int block, int slot) {
-  return parts + (static_cast<std::int64_t>(block) * 2 + slot) * kPartSize;
+__device__ inline float2* part_of(float2* parts, int block, int slot) {
+  return parts + (static_cast<std::int64_t>(block) * 2 + slot) * (kPartFloats / 2);
 }
-
-/// Adds the parts of an item in the order of their thread blocks and writes its output rows. A warp takes a query.
-__device__ inline void combine(const float* parts, const Slices& slices, const Item& item, __nv_bfloat16* rows,
-                               int group, float v_scale) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int first = slices.owner(item.begin), last = slices.owner(item.end - 1);
-  const int first_slot = slices.begin(first) >= item.begin ? 0 : 1;  // the others begin within the item
-  for (int query = warp; query < group; query += kWarps) {
-    float top = kNoMaximum;
-    for (int b = first + lane; b <= last; b += 32)
-      top = fmaxf(top, __ldcg(part_of(parts, b, b == first ? first_slot : 0) + kMaxGroup * kHeadDim + 2 * query));
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, step));
-    float4 out = make_float4(0, 0, 0, 0);
-    float sum = 0;
-#pragma unroll 4
-    for (int b = first; b <= last; ++b) {
-      const float* part = part_of(parts, b, b == first ? first_slot : 0);
-      const float2 ends = __ldcg(reinterpret_cast<const float2*>(part + kMaxGroup * kHeadDim + 2 * query));
-      const float4 x = __ldcg(reinterpret_cast<const float4*>(part + query * kHeadDim + 4 * lane));
-      const float weight = exp2_fast(ends.x - top);
-      sum += ends.y * weight;
-      out.x += x.x * weight;
-      out.y += x.y * weight;
-      out.z += x.z * weight;
-      out.w += x.w * weight;
-    }
-    const float scale = v_scale / sum;
-    *reinterpret_cast<uint2*>(rows + query * kHeadDim + 4 * lane) =
-        make_uint2(pack<false>(out.x * scale, out.y * scale), pack<false>(out.z * scale, out.w * scale));
-  }
-}
-
-template <KvDtype kDtype, int kColumns>
-constexpr int kMergeBytes = kWarps / 2 * Accumulator<kDtype, kColumns>::kFloats * 32 * static_cast<int>(sizeof(float));
 
 template <KvDtype kDtype, int kColumns>
 constexpr int shared_bytes(int num_seqs) {
-  return Ring<kDtype>::kBytes + kMergeBytes<kDtype, kColumns> + (num_seqs + 1) * static_cast<int>(sizeof(int));
+  return Ring<kDtype>::kBytes + (num_seqs + 2) * static_cast<int>(sizeof(int));
 }
 
-constexpr int blocks_per_multiprocessor(int columns) { return columns == 1 ? 3 : 2; }
-
 template <KvDtype kDtype, int kColumns>
-__global__ void __launch_bounds__(kThreads, blocks_per_multiprocessor(kColumns))
+__global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
     decode_attention_kernel(const __grid_constant__ DecodeAttention op, const Shape shape) {
   using R = Ring<kDtype>;
+  constexpr int kWarps = R::kWarps, kThreads = R::kThreads;
   extern __shared__ __align__(128) char shared[];
-  float* merge_buffers = reinterpret_cast<float*>(shared + R::kBytes);
-  int* tiles_before = reinterpret_cast<int*>(shared + R::kBytes + kMergeBytes<kDtype, kColumns>);
+  int* tiles_before = reinterpret_cast<int*>(shared + R::kBytes);
+  __shared__ float2 ends[kWarps][8 * kColumns];  // maximum and sum
+  __shared__ const float2* saved[kWarps];
   __shared__ bool is_last;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
 
+  let_next_start();
   if (warp == 0) count_tiles(op.batch, tiles_before);
   __syncthreads();
   Slices slices;
   slices.total = tiles_before[op.batch.num_seqs] * op.cache.kv_heads;
-  slices.blocks = min(static_cast<int>(gridDim.x), max(1, slices.total / kMinTilesPerBlock));
+  slices.blocks = min(static_cast<int>(gridDim.x), max(1, slices.total / shape.min_tiles));
+  const int items = tiles_before[op.batch.num_seqs + 1] * op.cache.kv_heads;
+  if (items > 0 && items <= slices.blocks) {
+    const int whole = slices.blocks / items * items;
+    if (16 * whole >= 15 * slices.blocks) slices.blocks = whole;
+  }
   const int block = static_cast<int>(blockIdx.x);
-  if (block >= slices.blocks || slices.total == 0) return;
+  if (block >= slices.blocks || slices.total == 0) {
+    wait_for_previous();  // or the launch might end before what comes before it, and the next one with it
+    return;
+  }
   const int begin = slices.begin(block), end = slices.begin(block + 1);
 
-  TileFinder finder(op, tiles_before, shape.log2_block - 4, begin + warp, end);
-  const unsigned ring = shared_address(shared) + warp * R::kStages * R::kStageBytes + lane * 16;
-  int next = 0, next_stage = 0;  // tile to copy
-  const auto copy_next = [&] {
+  TileFinder<kWarps> finder(op, tiles_before, shape.log2_block - 4, begin + warp, end);
+  char* own_ring = shared + warp * R::kStages * R::kStageBytes;
+  const unsigned ring = shared_address(own_ring) + lane * 16;
+  unsigned deferred = 0;
+#pragma unroll
+  for (int i = 0; i < R::kStages - 1; ++i) {
     std::int64_t place;
     int valid;
-    finder.find(next, place, valid);
-    if (valid > 0) copy_tile<kDtype>(op.cache, place, valid, ring + next_stage * R::kStageBytes);
+    finder.find(i, place, valid);
+    if (valid & kNewest)
+      deferred |= 1u << i;
+    else if (valid > 0)
+      copy_tile<kDtype>(op.cache, place, valid, ring + i * R::kStageBytes);
     commit_copies();
-    ++next;
-    next_stage = next_stage + 1 == R::kStages ? 0 : next_stage + 1;
-  };
+  }
+  wait_for_previous();
+  if (deferred) {
 #pragma unroll
-  for (int i = 0; i < R::kStages - 1; ++i) copy_next();
+    for (int i = 0; i < R::kStages - 1; ++i)
+      if (deferred >> i & 1)
+        copy_tile<kDtype>(op.cache, __shfl_sync(kAllLanes, finder.place, i),
+                          __shfl_sync(kAllLanes, finder.valid, i) & ~kNewest, ring + i * R::kStageBytes);
+    commit_copies();
+  }
 
+  int next = R::kStages - 1, next_stage = R::kStages - 1;  // tile to copy, and where to
   Accumulator<kDtype, kColumns> acc;
   int* counters = static_cast<int*>(op.workspace);
-  float* parts = reinterpret_cast<float*>(counters + shape.counters);
+  float2* parts = reinterpret_cast<float2*>(counters + shape.counters);
   int stage = 0, tile = begin + warp;
   for (int at = begin; at < end;) {
     const Item item = find_item(tiles_before, op.batch.num_seqs, op.cache.kv_heads, at);
@@ -530,35 +497,88 @@ __global__ void __launch_bounds__(kThreads, blocks_per_multiprocessor(kColumns))
     const std::int64_t row = static_cast<std::int64_t>(op.batch.first_row[item.sequence]) * op.heads;
     const std::int64_t offset = (row + item.kv_head * shape.group) * kHeadDim;
     acc.clear();
-    acc.load_queries(static_cast<const __nv_bfloat16*>(op.q) + offset, shape.group,
-                     R::kFp8 ? op.cache.k_scale[item.kv_head] : 1.0f);
+    if (tile < stop)
+      acc.load_queries(static_cast<const __nv_bfloat16*>(op.q) + offset, shape.group,
+                       R::kFp8 ? op.cache.k_scale[item.kv_head] : 1.0f);
+    if (deferred) {
+      wait_copies<0>();
+      deferred = 0;
+    }
     for (; tile < stop; tile += kWarps) {
-      copy_next();
+      std::int64_t place;
+      int valid;
+      finder.find(next, place, valid);
+      if (valid > 0) copy_tile<kDtype>(op.cache, place, valid & ~kNewest, ring + next_stage * R::kStageBytes);
+      commit_copies();
+      ++next;
+      next_stage = next_stage + 1 == R::kStages ? 0 : next_stage + 1;
       wait_copies<R::kStages - 1>();
       acc.add_tile(ring + stage * R::kStageBytes, min(kTileTokens, length - (tile - item.begin) * kTileTokens));
       stage = stage + 1 == R::kStages ? 0 : stage + 1;
     }
-    merge_warps(acc, merge_buffers);
 
+    // The warps' sums lie in the stages that are neither read nor copied to.
+    auto* own = reinterpret_cast<float2*>(own_ring + next_stage * R::kStageBytes);
+    if (lane == 0) saved[warp] = own;
+    acc.sum_over_lanes();
+    __syncwarp();
+    if (lane < 4) {
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c)
+#pragma unroll
+        for (int j = 0; j < 2; ++j) ends[warp][8 * c + 2 * lane + j] = make_float2(acc.maximum[c][j], acc.sum[c][j]);
+    }
+    const int first_warp = (at - begin) % kWarps, warps = min(kWarps, stop - at);
+    const bool complete = item.begin >= begin && item.end <= end;
     const float v_scale = R::kFp8 ? op.cache.v_scale[item.kv_head] : 1.0f;
     __nv_bfloat16* rows = static_cast<__nv_bfloat16*>(op.out) + offset;
-    if (item.begin >= begin && item.end <= end) {
-      if (warp == 0) store_output(acc, rows, shape.group, v_scale);
-    } else {
-      if (warp == 0) {
-        store_part(acc, const_cast<float*>(part_of(parts, block, begin >= item.begin ? 0 : 1)), shape.group);
-        __threadfence();
-        __syncwarp();
-        if (lane == 0) {
-          int* counter = counters + item.sequence * op.cache.kv_heads + item.kv_head;
-          const int others = slices.owner(item.end - 1) - slices.owner(item.begin);
-          is_last = atomicAdd(counter, 1) == others;
-          if (is_last) *counter = 0;
-          __threadfence();
+    float2* part = part_of(parts, block, begin >= item.begin ? 0 : 1);
+#pragma unroll
+    for (int c = 0; c < kColumns; ++c) {
+      acc.save(own, c);
+      __syncthreads();
+      for (int i = thread; i < kPairs; i += kThreads) {
+        const Pair<kDtype> pair(i);
+        const int query = 8 * c + pair.query;
+        const Part sum = add_up<4>(warps, [&](int n, float2& e, float2& out) {
+          const int w = first_warp + n < kWarps ? first_warp + n : first_warp + n - kWarps;
+          e = ends[w][query];
+          out = saved[w][i];
+        });
+        if (query >= shape.group) continue;
+        if (complete) {
+          store_pair(rows, query, pair.dim, sum, v_scale);
+        } else {
+          part[c * kPairs + i] = sum.out;
+          if (pair.dim == 0) part[kMaxGroup * kHeadDim / 2 + query] = make_float2(sum.maximum, sum.sum);
         }
       }
       __syncthreads();
-      if (is_last) combine(parts, slices, item, rows, shape.group, v_scale);
+    }
+    if (!complete) {
+      const int first = slices.owner(item.begin), last = slices.owner(item.end - 1);
+      if (thread == 0) {
+        __threadfence();
+        int* counter = counters + item.sequence * op.cache.kv_heads + item.kv_head;
+        is_last = atomicAdd(counter, 1) == last - first;
+        if (is_last) *counter = 0;
+        __threadfence();
+      }
+      __syncthreads();
+      if (is_last) {
+        const int first_slot = slices.begin(first) >= item.begin ? 0 : 1;  // the others begin within the item
+        for (int i = thread; i < kColumns * kPairs; i += kThreads) {
+          const Pair<kDtype> pair(i % kPairs);
+          const int query = i / kPairs * 8 + pair.query;
+          if (query >= shape.group) continue;
+          const Part sum = add_up<8>(last - first + 1, [&](int n, float2& e, float2& out) {
+            const float2* from = part_of(parts, first + n, n == 0 ? first_slot : 0);
+            e = __ldcg(from + kMaxGroup * kHeadDim / 2 + query);
+            out = __ldcg(from + i);
+          });
+          store_pair(rows, query, pair.dim, sum, v_scale);
+        }
+      }
     }
     at = stop;
   }
@@ -571,37 +591,25 @@ int multiprocessors() {
   return count;
 }
 
-int shared_bytes_per_multiprocessor() {
-  int device = 0, bytes = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
-  return bytes;
-}
-
 int counter_ints(int num_seqs, int kv_heads) { return (num_seqs * kv_heads + 63) / 64 * 64; }
 
 template <KvDtype kDtype, int kColumns>
-cudaError_t launch(const DecodeAttention& op, const Shape& shape, cudaStream_t stream) {
-  constexpr int kReserved = 1024;  // of shared memory, a thread block
+cudaError_t start(const DecodeAttention& op, const Shape& shape, cudaStream_t stream) {
   const int bytes = shared_bytes<kDtype, kColumns>(op.batch.num_seqs);
   const auto kernel = decode_attention_kernel<kDtype, kColumns>;
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  const int resident =
-      std::clamp(shared_bytes_per_multiprocessor() / (bytes + kReserved), 1, blocks_per_multiprocessor(kColumns));
   const long long tiles = static_cast<long long>(op.batch.num_seqs) * op.cache.kv_heads *
                           ((op.max_kv_length + kTileTokens - 1) / kTileTokens);
-  const int grid = static_cast<int>(
-      std::clamp<long long>(tiles / kMinTilesPerBlock, 1, static_cast<long long>(resident) * multiprocessors()));
-  kernel<<<grid, kThreads, bytes, stream>>>(op, shape);
-  return cudaGetLastError();
+  const int grid = static_cast<int>(std::clamp<long long>(tiles / shape.min_tiles, 1, multiprocessors()));
+  return launch(kernel, grid, Ring<kDtype>::kThreads, bytes, stream, op, shape);
 }
 
 }  // namespace
 
 std::size_t decode_attention_workspace_bytes(int num_seqs, int, int kv_heads) {
   return counter_ints(num_seqs, kv_heads) * sizeof(int) +
-         static_cast<std::size_t>(multiprocessors()) * 3 * 2 * kPartSize * sizeof(float);
+         static_cast<std::size_t>(multiprocessors()) * 2 * kPartFloats * sizeof(float);
 }
 
 cudaError_t decode_attention(const DecodeAttention& op, cudaStream_t stream) {
@@ -609,6 +617,7 @@ cudaError_t decode_attention(const DecodeAttention& op, cudaStream_t stream) {
   Shape shape;
   shape.group = op.heads / op.cache.kv_heads;
   shape.counters = counter_ints(op.batch.num_seqs, op.cache.kv_heads);
+  shape.min_tiles = getenv("MIN_TILES") ? atoi(getenv("MIN_TILES")) : 8;
   shape.log2_block = 4;
   while ((1 << shape.log2_block) < op.cache.block_size) ++shape.log2_block;
   if (shape.group < 1 || shape.group > kMaxGroup || shape.group * op.cache.kv_heads != op.heads ||
@@ -616,8 +625,8 @@ cudaError_t decode_attention(const DecodeAttention& op, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   const bool fp8 = op.cache.dtype == KvDtype::kFp8E4M3;
   if (shape.group <= 8)
-    return fp8 ? launch<KvDtype::kFp8E4M3, 1>(op, shape, stream) : launch<KvDtype::kBFloat16, 1>(op, shape, stream);
-  return fp8 ? launch<KvDtype::kFp8E4M3, 2>(op, shape, stream) : launch<KvDtype::kBFloat16, 2>(op, shape, stream);
+    return fp8 ? start<KvDtype::kFp8E4M3, 1>(op, shape, stream) : start<KvDtype::kBFloat16, 1>(op, shape, stream);
+  return fp8 ? start<KvDtype::kFp8E4M3, 2>(op, shape, stream) : start<KvDtype::kBFloat16, 2>(op, shape, stream);
 }
 
 }  // namespace qwenbench::kernels

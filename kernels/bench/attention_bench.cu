@@ -268,7 +268,8 @@ void bench_append(int tokens, int heads, int kv_heads) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  const std::string only = argc > 1 ? argv[1] : "";
   int devices = 0;
   if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
     std::printf("skipped: no CUDA device\n");
@@ -277,6 +278,19 @@ int main() {
   cudaDeviceProp properties;
   CHECK_CUDA(cudaGetDeviceProperties(&properties, 0));
   std::printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
+  if (only == "quick") {
+    bench_decode(16, 8192, 8, 64, 16, true);
+    bench_decode(16, 32768, 8, 64, 16, true);
+    bench_decode(16, 1024, 8, 64, 16, true);
+    bench_decode(1, 1024, 8, 64, 16, true);
+    bench_decode(1, 8192, 8, 64, 16, true);
+    bench_decode(1, 32768, 8, 64, 16, true);
+    if (argc > 2) return 0;
+    bench_decode(16, 8192, 8, 64, 16, false);
+    bench_decode(1, 8192, 8, 64, 16, false);
+    bench_decode(16, 8192, 4, 32, 16, true);
+    return 0;
+  }
   bench_decode(16, 8192, 8, 64, 16, true);
   bench_decode(16, 8192, 8, 64, 64, true);
   bench_decode(16, 32768, 8, 64, 16, true);
