@@ -42,10 +42,10 @@ struct Decoder {
     common->err->format_message(common, text);
     self->stop(text);
   }
-  /// As Pillow: damage inside is passed over, a file that ends too early is not.
-  static void on_message(j_common_ptr common, int) {
-    if (common->err->msg_code == JWRN_JPEG_EOF)
-      static_cast<Decoder*>(common->client_data)->stop("the file is truncated");
+  /// As Pillow: damage inside is passed over, a file that ends too early is not. (Not every libjpeg warns of it.)
+  static void on_message(j_common_ptr, int) {}
+  static boolean on_end_of_file(j_decompress_ptr jpeg) {
+    static_cast<Decoder*>(jpeg->client_data)->stop("the file is truncated");
   }
   /// A progressive file of a few kilobytes can hold thousands of passes over the whole image.
   static void on_progress(j_common_ptr common) {
@@ -67,6 +67,7 @@ bool Decoder::read_header() {
   jpeg.progress = &progress;
   jpeg_save_markers(&jpeg, JPEG_APP0 + 1, 0xffff);  // EXIF and XMP
   jpeg_mem_src(&jpeg, reinterpret_cast<const unsigned char*>(file.data()), file.size());
+  jpeg.src->fill_input_buffer = &Decoder::on_end_of_file;
   jpeg_read_header(&jpeg, TRUE);
   return true;
 }
