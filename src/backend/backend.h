@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -112,6 +113,12 @@ class Executor {
   /// Both models' logits from their hidden states [rows, hidden], reduced to one score a row. The same on every rank.
   virtual void compare(std::span<const float> reference_hidden, std::span<const float> variant_hidden,
                        std::span<const std::int32_t> targets, std::span<TokenScore> out);
+
+  /// Bytes of weights that one decode step reads: those of the text programs, whole.
+  virtual std::size_t decode_weight_bytes() const { return 0; }
+
+  /// Bytes a second that this rank's device can read; null where that is not measured.
+  virtual std::optional<double> read_bandwidth() const { return std::nullopt; }
 
   /// Bytes of weights held by this rank, in the form they are kept.
   virtual std::size_t weight_bytes() const = 0;

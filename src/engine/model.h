@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,6 +33,10 @@ class Model {
   int ranks() const;
   int threads() const;  // CPU threads over all ranks
   std::size_t weight_bytes(int rank) const;
+  /// Sum over ranks of what one decode step reads of weights, and of what the devices can read a second (as many times
+  /// the slowest as there are ranks; null where it is not measured).
+  std::size_t decode_weight_bytes() const;
+  std::optional<double> read_bandwidth() const;
   /// What load() planned; without it (from_executors) a CPU's, with no KV memory.
   const MemoryPlan& memory() const;
 

@@ -51,8 +51,8 @@ struct StepEvents {
 
 struct SessionCounters {
   std::int64_t preemptions = 0;
-  std::int64_t prompt_tokens = 0;         // asked of the prefix cache
-  std::int64_t prefix_hit_tokens = 0;     // answered by it
+  std::int64_t prompt_tokens = 0;      // asked of the prefix cache
+  std::int64_t prefix_hit_tokens = 0;  // answered by it
   std::int64_t images_encoded = 0;
   std::int64_t steps = 0;
 };

@@ -169,11 +169,13 @@ class Experiment {
   void time() {
     std::vector<TimedVariant> timed;
     for (std::size_t i = 0; i < variants_.size(); ++i) {
-      timed.push_back({variants_[i].variant.name, [this, i]() -> std::unique_ptr<Target> {
+      timed.push_back({variants_[i].variant.name,
+                       [this, i]() -> std::unique_ptr<Target> {
                          auto session = open_session(model_, profile_.engine, variants_[i]);
                          result_.variants[i].num_kv_blocks = session->num_blocks();
                          return std::make_unique<EngineTarget>(std::move(session));
-                       }});
+                       },
+                       decode_traffic(*model_, profile_.engine, variants_[i].variant.kv_cache_dtype)});
     }
     const profile::WorkloadOptions& workload = profile_.workload;
     const auto total = static_cast<std::int64_t>(timed_.requests.size() * variants_.size()) * workload.trials;

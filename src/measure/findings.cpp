@@ -103,6 +103,18 @@ std::vector<Warning> find_warnings(const profile::Profile& profile, const std::v
   return warnings;
 }
 
+std::optional<DecodeTraffic> decode_traffic(const engine::Model& model, const profile::EngineOptions& engine,
+                                            profile::KvCacheDtype dtype) {
+  const auto bandwidth = model.read_bandwidth();
+  if (!bandwidth) return std::nullopt;
+  const auto block = backend::kv_block_bytes(model.config(), model.ranks(), dtype, engine.block_size);
+  DecodeTraffic traffic;
+  traffic.weight_bytes = static_cast<double>(model.decode_weight_bytes());
+  traffic.bytes_per_context_token = static_cast<double>(block) / engine.block_size * model.ranks();
+  traffic.bytes_per_second = *bandwidth;
+  return traffic;
+}
+
 report::EngineInfo describe_engine(const profile::Profile& profile, const model::WeightSource& weights,
                                    const engine::Model& model, const VariantResult& first, std::int64_t memory_size) {
   report::EngineInfo info;
@@ -112,6 +124,7 @@ report::EngineInfo describe_engine(const profile::Profile& profile, const model:
   info.weights = weights.is_dummy() ? "dummy" : "checkpoint";
   info.device = model.memory().is_gpu ? "cuda" : "cpu";
   info.tp_size = model.ranks();
+  if (const auto bandwidth = model.read_bandwidth()) info.read_bandwidth_gb_s = *bandwidth * 1e-9;
   info.kv_block_size = profile.engine.block_size;
   info.num_kv_blocks = first.num_kv_blocks;
   const std::size_t block = backend::kv_block_bytes(model.config(), model.ranks(),

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/model.h"
+#include "measure/runner.h"
 #include "measure/variants.h"
 #include "model/weights.h"
 #include "profile/profile.h"
@@ -13,6 +14,10 @@
 #include "workload/workload.h"
 
 namespace qwenbench::measure {
+
+/// Null where the device's read bandwidth is not known (a CPU).
+std::optional<DecodeTraffic> decode_traffic(const engine::Model& model, const profile::EngineOptions& engine,
+                                            profile::KvCacheDtype dtype);
 
 /// Warnings that the finished measurements give rise to, DUMMY_WEIGHTS, KV_SCALE_UNIT
 /// (with its measured impact), KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED.

@@ -91,6 +91,9 @@ class Client {
     if (step.prefill_tokens > 0 || step.decode_tokens == 0) return;
     outcome_.trial.decode_tokens += step.decode_tokens;
     outcome_.trial.decode_seconds += step.end - step.begin;
+    if (options_.traffic)
+      decode_bytes_ += options_.traffic->weight_bytes +
+                       options_.traffic->bytes_per_context_token * static_cast<double>(step.context_tokens);
   }
 
   void receive(const TargetToken& token) {
@@ -126,6 +129,8 @@ class Client {
     trial.index = options_.trial;
     trial.position = options_.position;
     trial.duration = end_ - start_;
+    if (options_.traffic && trial.decode_seconds > 0)
+      trial.bandwidth_share = decode_bytes_ / trial.decode_seconds / options_.traffic->bytes_per_second;
     trial.preemptions = after.preemptions - before.preemptions;
     trial.prefix_queried_tokens = after.prefix_queried_tokens - before.prefix_queried_tokens;
     trial.prefix_hit_tokens = after.prefix_hit_tokens - before.prefix_hit_tokens;
@@ -139,6 +144,7 @@ class Client {
   std::span<const workload::Request> requests_;
   const TrialOptions& options_;
   double start_, end_;
+  double decode_bytes_ = 0;         // read by steps that only decode
   std::vector<std::size_t> order_;  // by arrival
   std::size_t next_ = 0;            // in order_
   /// Since when each free slot is free: the earliest is used first.

@@ -50,9 +50,10 @@ struct EngineInfo {
   std::string weights = "checkpoint";  // "checkpoint" | "dummy"
   std::string device = "cpu";          // "cpu" | "cuda"
   int tp_size = 1;
-  int kv_block_size = 0;           // tokens
-  std::int64_t num_kv_blocks = 0;  // of the first variant; each variant says its own
-  std::vector<RankMemory> memory;  // one per rank
+  int kv_block_size = 0;                                     // tokens
+  std::int64_t num_kv_blocks = 0;                            // of the first variant; each variant says its own
+  std::vector<RankMemory> memory;                            // one per rank
+  std::optional<double> read_bandwidth_gb_s = std::nullopt;  // measured, all ranks together: bandwidth_share is of it
 
   bool dummy_weights() const { return weights == "dummy"; }
 };

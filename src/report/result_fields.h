@@ -53,6 +53,7 @@ void fields(auto& v, Fields<EngineInfo> auto& x) {
   v("weights", x.weights);
   v("device", x.device);
   v("tp_size", x.tp_size);
+  v("read_bandwidth_gb_s", x.read_bandwidth_gb_s);
   v("kv_block_size", x.kv_block_size);
   v("num_kv_blocks", x.num_kv_blocks);
   v("memory", x.memory);

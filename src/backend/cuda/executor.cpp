@@ -10,6 +10,7 @@
 #include "kernels/activation.h"
 #include "kernels/decode_attention.h"
 #include "kernels/prefill_attention.h"
+#include "kernels/read_bandwidth.h"
 #include "kernels/rope_table.h"
 
 namespace qwenbench::backend {
@@ -43,6 +44,8 @@ class CudaExecutor : public Executor {
                std::span<const std::int32_t> targets, std::span<TokenScore> out) override;
   void synchronize() override;
   std::size_t weight_bytes() const override { return weight_bytes_; }
+  std::size_t decode_weight_bytes() const override;
+  std::optional<double> read_bandwidth() const override { return read_bandwidth_; }
 
  private:
   void load(const model::WeightSource& source, const ExecutorOptions& options);
@@ -64,7 +67,10 @@ class CudaExecutor : public Executor {
   std::uint64_t generation_ = 0;  // of the buffers that graphs were captured over
   bool top_queued_ = false;       // the step's graph has computed the largest logits already
   std::size_t weight_bytes_ = 0;
+  double read_bandwidth_ = 0;  // bytes a second
 };
+
+constexpr std::size_t kReadBytes = std::size_t{1} << 30;
 
 /// Makes the device current before anything is allocated on it.
 int on_device(int device) {
@@ -93,6 +99,7 @@ CudaExecutor::CudaExecutor(const graph::Plan& plan, const model::WeightSource& s
       text_(context_.plan.text),
       vision_(context_.plan.vision),
       engine_(options.engine) {
+  QWENBENCH_CUDA(kernels::measure_read_bandwidth(kReadBytes, read_bandwidth_));
   context_.comm = join_ranks(context_.host_comm, options.device, engine_.all_reduce);
   load(source, options);
   head_ = std::make_unique<Head>(context_);
@@ -140,6 +147,14 @@ void CudaExecutor::load_embedding(const model::WeightSource& source, LinearLoade
   embedding_.rows =
       loader.load_rows(source.tensor(context_.plan.embedding, shape), embedding_.first_id, embedding_.count);
   weight_bytes_ += embedding_.rows.bytes();
+}
+
+std::size_t CudaExecutor::decode_weight_bytes() const {
+  std::size_t bytes = 0;
+  for (const graph::Program* program : {&context_.plan.text, &context_.plan.head})
+    for (const graph::Op& op : program->ops)
+      if (const auto* linear = std::get_if<graph::Linear>(&op)) bytes += context_.linears[linear->weight].bytes();
+  return bytes;
 }
 
 std::unique_ptr<KvCache> CudaExecutor::make_cache(const KvCacheOptions& options) {
