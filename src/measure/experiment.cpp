@@ -173,7 +173,7 @@ class Experiment {
                        [this, i]() -> std::unique_ptr<Target> {
                          auto session = open_session(model_, profile_.engine, variants_[i]);
                          result_.variants[i].num_kv_blocks = session->num_blocks();
-                         return std::make_unique<EngineTarget>(std::move(session));
+                         return std::make_unique<EngineTarget>(std::move(session), gpus_of(*model_));
                        },
                        decode_traffic(*model_, profile_.engine, variants_[i].variant.kv_cache_dtype)});
     }

@@ -70,6 +70,15 @@ void warn_of_timing(const VariantResult& variant, std::vector<Warning>& warnings
                                     variant.name, summary.preemptions),
                         std::nullopt});
   }
+  const auto throttled = std::count_if(variant.trials.begin(), variant.trials.end(),
+                                       [](const report::Trial& trial) { return trial.throttled.value_or(false); });
+  if (throttled > 0) {
+    warnings.push_back({"GPU_THROTTLED",
+                        fmt::format("variant {}: a GPU was throttled by power or heat around {} of {} trials; timings "
+                                    "may be slower than this GPU can do",
+                                    variant.name, throttled, variant.trials.size()),
+                        std::nullopt});
+  }
   if (summary.failed > 0) {
     std::string first;
     for (const report::RequestRecord& request : variant.requests) {
@@ -101,6 +110,13 @@ std::vector<Warning> find_warnings(const profile::Profile& profile, const std::v
   warn_of_noise(result.variants.front(), warnings);
   for (const VariantResult& variant : result.variants) warn_of_timing(variant, warnings);
   return warnings;
+}
+
+std::vector<backend::GpuInfo> gpus_of(const engine::Model& model) {
+  if (!model.memory().is_gpu) return {};
+  auto gpus = backend::describe_gpus().gpus;
+  gpus.resize(std::min(gpus.size(), static_cast<std::size_t>(model.ranks())));
+  return gpus;
 }
 
 std::optional<DecodeTraffic> decode_traffic(const engine::Model& model, const profile::EngineOptions& engine,

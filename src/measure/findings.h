@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/devices.h"
 #include "engine/model.h"
 #include "measure/runner.h"
 #include "measure/variants.h"
@@ -14,6 +15,9 @@
 #include "workload/workload.h"
 
 namespace qwenbench::measure {
+
+/// The GPUs that a model runs on; none for a CPU.
+std::vector<backend::GpuInfo> gpus_of(const engine::Model& model);
 
 /// Null where the device's read bandwidth is not known (a CPU).
 std::optional<DecodeTraffic> decode_traffic(const engine::Model& model, const profile::EngineOptions& engine,

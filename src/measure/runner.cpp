@@ -131,6 +131,8 @@ class Client {
     trial.duration = end_ - start_;
     if (options_.traffic && trial.decode_seconds > 0)
       trial.bandwidth_share = decode_bytes_ / trial.decode_seconds / options_.traffic->bytes_per_second;
+    if (before.energy_j && after.energy_j) trial.energy_j = *after.energy_j - *before.energy_j;
+    if (after.throttled) trial.throttled = before.throttled.value_or(false) || *after.throttled;
     trial.preemptions = after.preemptions - before.preemptions;
     trial.prefix_queried_tokens = after.prefix_queried_tokens - before.prefix_queried_tokens;
     trial.prefix_hit_tokens = after.prefix_hit_tokens - before.prefix_hit_tokens;

@@ -41,6 +41,8 @@ struct TargetEvents {
 struct TargetCounters {
   std::int64_t preemptions = 0;
   std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;  // 0, 0 without prefix caching
+  std::optional<double> energy_j = std::nullopt;                  // of the GPUs, any origin
+  std::optional<bool> throttled = std::nullopt;                   // any GPU, at this moment
 };
 
 class Target {

@@ -114,9 +114,10 @@ struct TimingSummary {
   std::optional<double> decode_throughput;       // tokens per second of steps that only decode
   std::optional<double> bandwidth_share;         // of the decode steps' bandwidth limit, 0..1
   std::int64_t preemptions = 0;
-  std::optional<double> kv_cache_hit_rate;  // prefix-cache hits / queried tokens, 0..1; null without prefix caching
-  std::optional<double> comm_share;         // share of the step time spent in collectives, 0..1
-  Distribution ttft, tpot, itl, e2el;       // milliseconds
+  std::optional<double> kv_cache_hit_rate;   // prefix-cache hits / queried tokens, 0..1; null without prefix caching
+  std::optional<double> comm_share;          // share of the step time spent in collectives, 0..1
+  Distribution ttft, tpot, itl, e2el;        // milliseconds
+  std::optional<double> energy_per_token_j;  // GPU energy of everything, by output tokens
 };
 
 /// What the runner counts in one trial of one variant (raw), and the statistics that summary.h derives.
@@ -130,6 +131,8 @@ struct Trial {
   std::int64_t preemptions = 0;
   std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;  // 0, 0 without prefix caching
   std::optional<double> comm_share;                               // 0..1
+  std::optional<double> energy_j = std::nullopt;                  // of the GPUs, joules
+  std::optional<bool> throttled = std::nullopt;                   // a GPU was, before or after the trial
   TimingSummary summary;
 };
 

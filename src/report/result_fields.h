@@ -160,6 +160,7 @@ void fields(auto& v, Fields<TimingSummary> auto& x) {
   distribution_fields(v, "e2el", x.e2el);
   v("kv_cache_hit_rate", x.kv_cache_hit_rate);
   v("comm_share", x.comm_share);
+  v("energy_per_token_j", x.energy_per_token_j);
 }
 
 /// Four counters are also members of the trial's summary: one name in the file.
@@ -171,6 +172,8 @@ void fields(V& v, Fields<Trial> auto& x) {
   v("decode_seconds", x.decode_seconds);
   v("prefix_queried_tokens", x.prefix_queried_tokens);
   v("prefix_hit_tokens", x.prefix_hit_tokens);
+  v("energy_j", x.energy_j);
+  v("throttled", x.throttled);
   TimingSummary summary = x.summary;
   if constexpr (V::kReads) {
     fields(v, summary);

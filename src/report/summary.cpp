@@ -85,6 +85,17 @@ std::optional<double> weighted_share(std::span<const Trial> trials, std::optiona
   return sum / weights;
 }
 
+/// Null where any trial has no reading.
+std::optional<double> energy_per_token(std::span<const Trial> trials, std::int64_t tokens) {
+  double joules = 0;
+  for (const Trial& trial : trials) {
+    if (!trial.energy_j) return std::nullopt;
+    joules += *trial.energy_j;
+  }
+  if (trials.empty() || tokens == 0) return std::nullopt;
+  return joules / static_cast<double>(tokens);
+}
+
 /// Everything that follows from the counters of `trials` and from what `add` has collected.
 void finish(std::span<const Trial> trials, Pool&& pool, std::span<const SloLimit> slo, TimingSummary& summary) {
   std::int64_t decode_tokens = 0, queried = 0, hits = 0;
@@ -105,6 +116,7 @@ void finish(std::span<const Trial> trials, Pool&& pool, std::span<const SloLimit
   if (queried > 0) summary.kv_cache_hit_rate = static_cast<double>(hits) / static_cast<double>(queried);
   summary.bandwidth_share = weighted_share(trials, &Trial::bandwidth_share, &Trial::decode_seconds);
   summary.comm_share = weighted_share(trials, &Trial::comm_share, &Trial::duration);
+  summary.energy_per_token_j = energy_per_token(trials, summary.total_output_tokens);
   summary.ttft = distribution(std::move(pool.ttft));
   summary.tpot = distribution(std::move(pool.tpot));
   summary.itl = distribution(std::move(pool.itl));
