@@ -32,6 +32,9 @@ struct KvCacheOptions {
   /// One entry a layer, of the whole model (heads are global); empty: every scale is 1. Used by FP8 only:
   /// stored = e4m3(bf16(x) / scale), read = stored * scale.
   std::vector<model::LayerKvScales> scales;
+  /// The scales that reading multiplies by, where they are to differ from those that storing divides by: a deliberate
+  /// fault, by which the delivery test sees that both sides use theirs. Empty: the same.
+  std::vector<model::LayerKvScales> read_scales;
 };
 
 /// Bytes of one block on one rank.
@@ -43,13 +46,17 @@ class VisualFeatures {
   virtual ~VisualFeatures() = default;
 };
 
-/// Sees what the cache is about to store, before rounding: K after norm and RoPE, or V.
+/// Sees what the cache is about to store, before rounding: K after norm and RoPE, or V; and Q after norm and RoPE, as
+/// attention in FP8 would convert it.
 class KvObserver {
  public:
   virtual ~KvObserver() = default;
-  enum class Kind { kKey, kValue };
+  enum class Kind { kKey, kValue, kQuery };
+  /// A backend calls observe() for these only; the answer does not change while the observer is in use.
+  virtual bool wants(Kind kind) const { return kind != Kind::kQuery; }
   /// values [tokens, head_dim] of one head, `stride` floats from one token to the next; `head` counts over the whole
-  /// model; is_image[t] tells image pads. Called by every rank, from its own thread, for its own heads only.
+  /// model (KV heads; query heads for Q); is_image[t] tells image pads. Called by every rank, from its own thread, for
+  /// its own heads only.
   virtual void observe(Kind kind, int layer, int head, const float* values, int tokens, std::int64_t stride,
                        std::span<const std::uint8_t> is_image) = 0;
 };

@@ -104,7 +104,8 @@ Session::State::State(std::shared_ptr<Model> its_model, const SessionOptions& it
       encoder_cache(options.engine.max_num_batched_tokens),
       caches(model->ranks()),
       hidden(model->ranks()) {
-  const backend::KvCacheOptions cache{options.kv_cache_dtype, limits.num_blocks, limits.block_size, options.kv_scales};
+  const backend::KvCacheOptions cache{options.kv_cache_dtype, limits.num_blocks, limits.block_size, options.kv_scales,
+                                      options.kv_read_scales};
   try {
     model->run([&](backend::Executor& executor, int rank) { caches[rank] = executor.make_cache(cache); });
   } catch (const std::bad_alloc&) {

@@ -13,9 +13,10 @@ namespace qwenbench::engine {
 struct SessionOptions {
   profile::EngineOptions engine;
   profile::KvCacheDtype kv_cache_dtype = profile::KvCacheDtype::kBFloat16;
-  std::vector<model::LayerKvScales> kv_scales;  // empty: every scale is 1
-  int num_blocks = 0;                           // KV blocks; 0: what the engine options' memory allows
-  backend::KvObserver* observer = nullptr;      // sees every K and V that the cache stores; must outlive the session
+  std::vector<model::LayerKvScales> kv_scales;       // empty: every scale is 1
+  std::vector<model::LayerKvScales> kv_read_scales;  // for the delivery test (backend.h); empty: the same
+  int num_blocks = 0;                                // KV blocks; 0: what the engine options' memory allows
+  backend::KvObserver* observer = nullptr;  // sees every K and V that the cache stores; must outlive the session
 };
 
 using RequestId = std::int64_t;
@@ -51,8 +52,8 @@ struct StepEvents {
 
 struct SessionCounters {
   std::int64_t preemptions = 0;
-  std::int64_t prompt_tokens = 0;         // asked of the prefix cache
-  std::int64_t prefix_hit_tokens = 0;     // answered by it
+  std::int64_t prompt_tokens = 0;      // asked of the prefix cache
+  std::int64_t prefix_hit_tokens = 0;  // answered by it
   std::int64_t images_encoded = 0;
   std::int64_t steps = 0;
 };

@@ -67,6 +67,11 @@ void check_scale_rows(const report::VariantResult& variant, const std::string& m
     if (method == "absmax") CHECK(row.k_scale[0] == doctest::Approx(*row.k_amax / 448));
     if (method == "absmax") CHECK(*row.k_saturated == 0);
     CHECK(row.k_snr_db.has_value());
+    CHECK(*row.k_norm_bound >= *row.k_amax);
+    REQUIRE(row.heads.has_value());
+    CHECK(row.heads->size() == 2);  // two KV heads, and no pictures in these two requests
+    CHECK(std::max((*row.heads)[0].k_amax, (*row.heads)[1].k_amax) == *row.k_amax);
+    CHECK((*row.heads)[0].input == "text");
   }
 }
 

@@ -47,12 +47,15 @@ class CpuKvCache : public KvCache {
   struct Scale {
     float k = 1, v = 1;
   };
+  /// [layer][local head] of `layers` (empty: 1).
+  std::vector<Scale> local_scales(const graph::Plan& plan, int rank,
+                                  const std::vector<model::LayerKvScales>& layers) const;
 
   CacheForm form_;
   int element_;  // bytes
   int head_dim_, heads_, block_size_;
   std::int64_t tile_bytes_, head_bytes_;
-  std::vector<Scale> scales_;  // [layer][local head]
+  std::vector<Scale> scales_, read_scales_;  // [layer][local head]
   std::unique_ptr<Pages> keys_, values_;
 };
 

@@ -78,6 +78,28 @@ void run(RankContext&, Activations& acts, const TextStep& step, const graph::Pla
   }
 }
 
+namespace {
+
+void show(KvObserver& observer, RankContext& context, Activations& acts, const TextStep& step,
+          const graph::QkNormRopeAppend& op) {
+  using Kind = KvObserver::Kind;
+  const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads,
+            kv_heads = context.plan.local_kv_heads, tokens = acts.rows(op.qkv);
+  const std::int64_t width = acts.width(op.qkv);
+  const int copies = std::max(1, context.plan.ranks / context.plan.config.text.num_kv_heads);
+  const auto show_heads = [&](Kind kind, const float* first, int count, int global, std::int64_t stride) {
+    if (!observer.wants(kind)) return;
+    for (int h = 0; h < count; ++h)
+      observer.observe(kind, op.layer, global + h, first + h * d, tokens, stride, step.is_image);
+  };
+  const float* k = acts.data(op.qkv) + heads * d;
+  show_heads(Kind::kKey, k, kv_heads, context.rank / copies * kv_heads, width);
+  show_heads(Kind::kValue, k + kv_heads * d, kv_heads, context.rank / copies * kv_heads, width);
+  show_heads(Kind::kQuery, acts.data(op.q_out), heads, context.rank * heads, acts.width(op.q_out));
+}
+
+}  // namespace
+
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::QkNormRopeAppend& op) {
   const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads,
             kv_heads = context.plan.local_kv_heads;
@@ -107,16 +129,7 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
       }
     }
   });
-  if (!step.input->observer) return;
-  const int all_kv_heads = context.plan.config.text.num_kv_heads;
-  const int copies = std::max(1, context.plan.ranks / all_kv_heads);
-  for (int h = 0; h < kv_heads; ++h) {
-    const float* k = qkv + (heads + h) * d;
-    const int head = context.rank / copies * kv_heads + h, tokens = acts.rows(op.qkv);
-    step.input->observer->observe(KvObserver::Kind::kKey, op.layer, head, k, tokens, width, step.is_image);
-    step.input->observer->observe(KvObserver::Kind::kValue, op.layer, head, k + kv_heads * d, tokens, width,
-                                  step.is_image);
-  }
+  if (step.input->observer) show(*step.input->observer, context, acts, step, op);
 }
 
 namespace {
