@@ -48,6 +48,8 @@ void add_profile_options(CLI::App& app, RunArguments& arguments, std::span<const
 void add_run_options(CLI::App& app, RunArguments& arguments) {
   add_profile_options(app, arguments, kShortcuts);
   app.add_option("-o,--output", arguments.output, "Result file [results/PROFILE-TIME.json]")->type_name("FILE");
+  app.add_option("--report", arguments.report, "Also write the decision document: question, numbers, verdict, risks")
+      ->type_name("FILE.md");
   app.add_option("--save-logits", arguments.save_logits, "Write input ids and fp32 logits of the scored requests")
       ->type_name("FILE.safetensors");
   app.add_option("--reference-logits", arguments.reference_logits, "Score against the logits of such a file")

@@ -15,6 +15,7 @@ struct RunArguments {
   std::vector<std::string> sets;       // --set texts
   std::vector<std::string> shortcuts;  // plain flags, as --set texts; they win
   std::string output;
+  std::string report;
   std::string save_logits, reference_logits;
   std::string assume_devices;
   bool quiet = false;

@@ -25,6 +25,7 @@
 #include "measure/variants.h"
 #include "quality/logits_file.h"
 #include "quality/quality.h"
+#include "report/decision_document.h"
 #include "report/metrics.h"
 #include "report/result_file.h"
 #include "report/summary.h"
@@ -80,6 +81,7 @@ class Experiment {
     if (profile_.variants.empty()) throw InputError("the profile has no variants; name at least one");
     output_ = options_.output ? *options_.output : default_output(profile_.name, start_);
     require_writable(output_);
+    if (options_.report) require_writable(*options_.report);
     if (options_.save_logits) require_writable(*options_.save_logits);
     if ((options_.save_logits || options_.reference_logits) && !scored()) {
       throw InputError(
@@ -262,8 +264,10 @@ class Experiment {
 
   int write() {
     report::write_result(output_, result_);
+    if (options_.report) write_file_atomically(*options_.report, report::render_decision(result_, output_.string()));
     out_ << report::render_table(result_, {options_.color}) << std::flush;
     err_ << fmt::format("{} written to {}\n", cancelled_ ? "partial results" : "results", output_.string());
+    if (options_.report) err_ << fmt::format("decision document written to {}\n", options_.report->string());
     return static_cast<int>(compare::exit_code(result_));
   }
 
