@@ -35,6 +35,10 @@ struct KvCacheOptions {
   /// The scales that reading multiplies by, where they are to differ from those that storing divides by: a deliberate
   /// fault, by which the delivery test sees that both sides use theirs. Empty: the same.
   std::vector<model::LayerKvScales> read_scales;
+  /// FP8 cache only: attention multiplies in FP8, q8 = e4m3(bf16(q) / q_scale) with the stored codes of K, and
+  /// p8 = e4m3(exp(S - running max) / prob_scale) with those of V; the sum of the weights is that of unrounded ones.
+  /// Scales that are missing: q_scale 1, prob_scale 2^-8. Where has_fp8_attention() only.
+  bool fp8_attention = false;
 };
 
 /// Bytes of one block on one rank.
@@ -102,6 +106,8 @@ class Executor {
 
   /// hidden [rows, hidden] -> out [rows, vocab], whole on every rank; out may be empty on ranks other than 0.
   virtual void logits(std::span<const float> hidden, int rows, std::span<float> out) = 0;
+
+  virtual bool has_fp8_attention() const { return false; }
 
   /// Bytes of weights held by this rank, in the form they are kept.
   virtual std::size_t weight_bytes() const = 0;

@@ -55,6 +55,8 @@ int Model::ranks() const { return static_cast<int>(state_->executors.size()); }
 int Model::threads() const { return state_->threads; }
 std::size_t Model::weight_bytes(int rank) const { return state_->executors.at(rank)->weight_bytes(); }
 
+bool Model::has_fp8_attention() const { return state_->executors.front()->has_fp8_attention(); }
+
 void Model::run(const std::function<void(backend::Executor& executor, int rank)>& fn) {
   State& state = *state_;
   if (state.failed) throw DeviceError("the model cannot be used any more after an earlier failure; load it again");

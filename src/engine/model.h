@@ -31,6 +31,7 @@ class Model {
   int ranks() const;
   int threads() const;  // CPU threads over all ranks
   std::size_t weight_bytes(int rank) const;
+  bool has_fp8_attention() const;
 
   /// Runs fn(executor, rank) on every rank's own thread and waits. If one throws, the others are released (abort) and
   /// the first error is rethrown; the model is then unusable.

@@ -26,11 +26,11 @@ std::vector<CrossRow> cross_calibration(const profile::Profile& profile, const L
                                         const calibration::Calibration& both,
                                         std::span<const workload::Request> quality_requests, Progress& progress) {
   constexpr auto kFp8 = profile::KvCacheDtype::kFp8E4M3;
-  const std::vector<CacheSetting> settings{{"BF16", profile::KvCacheDtype::kBFloat16, {}, {}},
-                                           {"unit", kFp8, {}, {}},
-                                           {"from text", kFp8, text.scales.layers, {}},
-                                           {"from images", kFp8, image.scales.layers, {}},
-                                           {"from both", kFp8, both.scales.layers, {}}};
+  const std::vector<CacheSetting> settings{{"BF16", profile::KvCacheDtype::kBFloat16, {}, {}, "auto"},
+                                           {"unit", kFp8, {}, {}, "auto"},
+                                           {"from text", kFp8, text.scales.layers, {}, "auto"},
+                                           {"from images", kFp8, image.scales.layers, {}, "auto"},
+                                           {"from both", kFp8, both.scales.layers, {}, "auto"}};
   const auto samples = score_settings(profile, loaded, quality_requests, settings, progress);
   std::vector<CrossRow> rows;
   for (std::size_t i = 0; i < samples.size(); ++i) {

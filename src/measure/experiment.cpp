@@ -10,12 +10,14 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/sha256.h"
 #include "base/thread_pool.h"
 #include "calibration/resolve.h"
 #include "compare/ceiling.h"
 #include "compare/experiment.h"
 #include "compare/pair.h"
+#include "measure/attention_impact.h"
 #include "measure/calibration.h"
 #include "measure/engine_target.h"
 #include "measure/environment.h"
@@ -30,6 +32,7 @@
 #include "report/result_file.h"
 #include "report/summary.h"
 #include "report/table.h"
+#include "workload/dataset.h"
 #include "workload/locate_model.h"
 #include "workload/workload.h"
 
@@ -59,6 +62,7 @@ class Experiment {
       prepare_scales();
       if (!cancelled_) time();
       if (!cancelled_) score();
+      if (!cancelled_) score_attention();
       if (!cancelled_ && options_.save_logits) save_logits();
     } catch (const Error& error) {
       if (error.code() != ExitCode::kCancelled) {
@@ -225,6 +229,20 @@ class Experiment {
     result_.variants[index].quality = report::summarize_quality(samples);
   }
 
+  /// For the warnings about q_scale and prob_scale: a few requests are enough to see what FP8 attention would change.
+  void score_attention() {
+    const bool any = std::any_of(variants_.begin(), variants_.end(), [](const auto& variant) { return variant.fp8(); });
+    if (!scored() || !any || !model_->has_fp8_attention()) return;
+    std::vector<workload::Request> requests;
+    for (const std::size_t i : workload::spread(quality_.requests.size(), kImpactRequests)) {
+      requests.push_back(quality_.requests[i]);
+    }
+    Progress progress(err_, options_.progress, "trying FP8 attention",
+                      attention_impact_passes(variants_) * static_cast<std::int64_t>(requests.size()));
+    impacts_ = measure_attention_impact(profile_, {weights_, model_}, variants_, requests, progress);
+    cancelled_ = interrupted();
+  }
+
   void save_logits() {
     quality::ScoringOptions options = scoring_options();
     Progress progress(err_, options_.progress, "saving logits", static_cast<std::int64_t>(quality_.requests.size()));
@@ -250,7 +268,7 @@ class Experiment {
     result_.engine =
         describe_engine(profile_, *weights_, *model_, result_.variants.front(), result_.environment.memory_size);
     result_.workload = describe_workload(profile_, timed_);
-    result_.warnings = find_warnings(profile_, variants_, result_);
+    result_.warnings = find_warnings(profile_, variants_, result_, impacts_);
     for (const std::string& sentence : not_covered_) {
       result_.warnings.push_back({"CALIBRATION_WITHOUT_IMAGES", sentence, std::nullopt});
     }
@@ -290,6 +308,7 @@ class Experiment {
   std::int64_t start_;
   std::vector<report::SloLimit> slo_;
   std::filesystem::path output_, directory_;
+  std::vector<AttentionImpact> impacts_;
   std::vector<std::string> not_covered_;  // by the calibration set
   std::optional<workload::Renderer> renderer_;
   workload::Workload timed_, quality_;

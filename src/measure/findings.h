@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/model.h"
+#include "measure/attention_impact.h"
 #include "measure/variants.h"
 #include "model/weights.h"
 #include "profile/profile.h"
@@ -14,10 +15,12 @@
 
 namespace qwenbench::measure {
 
-/// Warnings that the finished measurements give rise to, DUMMY_WEIGHTS, KV_SCALE_UNIT
-/// (with its measured impact), KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED.
+/// Warnings that the finished measurements give rise to, DUMMY_WEIGHTS, KV_SCALE_UNIT, Q_PROB_SCALE_UNIT,
+/// Q_SCALE_FROM_K, P2P_UNAVAILABLE, PIN_MEMORY_OFF, KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED; each
+/// with its measured impact where that was measured. `impacts`: empty where FP8 attention was not.
 std::vector<report::Warning> find_warnings(const profile::Profile& profile,
-                                           const std::vector<PreparedVariant>& variants, const report::Result& result);
+                                           const std::vector<PreparedVariant>& variants, const report::Result& result,
+                                           const std::vector<AttentionImpact>& impacts);
 
 /// `memory_size`: bytes of the host, which its ranks share. Activations are the plan's upper bound
 /// (engine/memory_plan.h).

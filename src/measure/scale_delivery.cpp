@@ -23,13 +23,13 @@ Delivery verify_delivery(const profile::Profile& profile, const LoadedModel& loa
   const auto middle = scaled(absmax.layers, 8, 8);
   const auto k_only = scaled(middle, 4, 1), v_only = scaled(middle, 1, 4);
   constexpr auto kFp8 = profile::KvCacheDtype::kFp8E4M3;
-  const std::vector<CacheSetting> settings{{"middle", kFp8, middle, {}},
-                                           {"all scales x 4", kFp8, scaled(middle, 4, 4), {}},
-                                           {"all scales / 4", kFp8, scaled(middle, 0.25f, 0.25f), {}},
-                                           {"K x 4 in writing alone", kFp8, k_only, middle},
-                                           {"K x 4 in reading alone", kFp8, middle, k_only},
-                                           {"V x 4 in writing alone", kFp8, v_only, middle},
-                                           {"V x 4 in reading alone", kFp8, middle, v_only}};
+  const std::vector<CacheSetting> settings{{"middle", kFp8, middle, {}, "auto"},
+                                           {"all scales x 4", kFp8, scaled(middle, 4, 4), {}, "auto"},
+                                           {"all scales / 4", kFp8, scaled(middle, 0.25f, 0.25f), {}, "auto"},
+                                           {"K x 4 in writing alone", kFp8, k_only, middle, "auto"},
+                                           {"K x 4 in reading alone", kFp8, middle, k_only, "auto"},
+                                           {"V x 4 in writing alone", kFp8, v_only, middle, "auto"},
+                                           {"V x 4 in reading alone", kFp8, middle, v_only, "auto"}};
   const auto samples = score_settings(profile, loaded, requests, settings, progress);
   Delivery delivery;
   delivery.cancelled = samples.empty();

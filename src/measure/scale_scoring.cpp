@@ -10,6 +10,7 @@ quality::ScoredVariant scored(const profile::Profile& profile, const LoadedModel
   return {setting.name, [&profile, &loaded, &setting] {
             engine::SessionOptions options;
             options.engine = profile.engine;
+            options.engine.attention_dtype = setting.attention_dtype;
             options.kv_cache_dtype = setting.dtype;
             options.kv_scales = setting.scales;
             options.kv_read_scales = setting.read_scales;

@@ -18,6 +18,7 @@ struct CacheSetting {
   std::string name;
   profile::KvCacheDtype dtype = profile::KvCacheDtype::kFp8E4M3;
   std::vector<model::LayerKvScales> scales, read_scales;
+  std::string attention_dtype = "auto";
 };
 
 /// Every setting against the first, request by request. Empty where Ctrl-C ended it. `progress` counts requests, those

@@ -210,3 +210,27 @@ TEST_CASE("the noise floor is scored with other steps and other batches") {
   engine.enable_chunked_prefill = false;  // a prompt must fit one step
   CHECK(noise_floor_options(engine).max_num_batched_tokens == 512);
 }
+
+TEST_CASE("every warning about scales carries what it cost, or would") {
+  const Folder folder;
+  const std::vector<std::string> small{"workload.trials=1", "workload.num_prompts=1"};
+  const auto find = [](const report::Result& result, const std::string& code) {
+    for (const report::Warning& warning : result.warnings) {
+      if (warning.code == code) return warning.measured_impact.value_or("not measured");
+    }
+    return std::string("no such warning");
+  };
+  const Ran plain = run(folder, small);
+  CHECK(find(plain.result, "KV_SCALE_UNIT").find("KL divergence from reference") == 0);
+  CHECK(find(plain.result, "Q_PROB_SCALE_UNIT").find("FP8 attention would change KL divergence") == 0);
+  CHECK(find(plain.result, "Q_SCALE_FROM_K").find("with q_scale 1") != std::string::npos);
+  auto in_use = small;
+  in_use.push_back("engine.attention_dtype=fp8");
+  const Ran fp8 = run(folder, in_use);
+  CHECK(find(fp8.result, "Q_PROB_SCALE_UNIT").find("FP8 attention changes KL divergence") == 0);
+  CHECK(find(fp8.result, "Q_SCALE_FROM_K") == "no such warning");  // calibration brings q_scale
+  CHECK(fp8.result.variants[2].kv_scales.layers[0].q_scale.has_value());
+  CHECK(fp8.result.variants[2].kv_scales.layers[0].prob_scale == 0.00390625);
+  CHECK(*fp8.result.variants[1].quality->kld.mean != *plain.result.variants[1].quality->kld.mean);
+  CHECK(*fp8.result.variants[0].quality->kld.mean == 0);  // a BF16 cache is not touched
+}

@@ -93,8 +93,8 @@ struct Asked {
 
   /// KL divergence from the BF16 cache, nats a token, of each list of scales.
   std::vector<double> klds(const std::vector<std::vector<model::LayerKvScales>>& scales) const {
-    std::vector<CacheSetting> settings{{"BF16", kBf16, {}, {}}};
-    for (const auto& one : scales) settings.push_back({"fp8", kFp8, one, {}});
+    std::vector<CacheSetting> settings{{"BF16", kBf16, {}, {}, "auto"}};
+    for (const auto& one : scales) settings.push_back({"fp8", kFp8, one, {}, "auto"});
     std::ostringstream nowhere;
     Progress progress(nowhere, ProgressStyle::kNone, "", 1);
     std::vector<double> means;

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -29,6 +30,14 @@ float scale_of_head(const std::vector<float>& scales, int head, int num_heads, i
                                scales.size(), num_heads));
 }
 
+/// One scale for the queries of a KV head: where each query head has its own, the largest saturates nothing.
+float query_scale(const std::vector<float>& scales, int head, const model::TextConfig& text, int layer) {
+  if (static_cast<int>(scales.size()) != text.num_heads || text.num_heads == text.num_kv_heads)
+    return scale_of_head(scales, head, text.num_kv_heads, layer);
+  const int group = text.num_heads / text.num_kv_heads;
+  return *std::max_element(scales.begin() + head * group, scales.begin() + (head + 1) * group);
+}
+
 }  // namespace
 
 CpuKvCache::Pages::Pages(std::size_t bytes) : bytes_(bytes) {
@@ -43,6 +52,7 @@ CpuKvCache::Pages::~Pages() { ::munmap(data_, bytes_); }
 
 CpuKvCache::CpuKvCache(const graph::Plan& plan, int rank, const KvCacheOptions& options)
     : form_(form_of(options.dtype)),
+      fp8_attention_(options.fp8_attention && form_ == CacheForm::kE4M3),
       element_(form_ == CacheForm::kF32    ? 4
                : form_ == CacheForm::kBF16 ? 2
                                            : 1),
@@ -71,8 +81,11 @@ std::vector<CpuKvCache::Scale> CpuKvCache::local_scales(const graph::Plan& plan,
   for (int layer = 0; layer < text.num_layers; ++layer) {
     for (int h = 0; h < heads_; ++h) {
       const int head = plan.ranks > text.num_kv_heads ? rank / (plan.ranks / text.num_kv_heads) : rank * heads_ + h;
-      scales[layer * heads_ + h] = {scale_of_head(layers[layer].k, head, text.num_kv_heads, layer),
-                                    scale_of_head(layers[layer].v, head, text.num_kv_heads, layer)};
+      Scale& scale = scales[layer * heads_ + h];
+      scale.k = scale_of_head(layers[layer].k, head, text.num_kv_heads, layer);
+      scale.v = scale_of_head(layers[layer].v, head, text.num_kv_heads, layer);
+      if (layers[layer].q) scale.q = query_scale(*layers[layer].q, head, text, layer);
+      scale.prob = layers[layer].prob.value_or(scale.prob);
     }
   }
   return scales;
@@ -108,9 +121,17 @@ void CpuKvCache::describe(int layer, int local_head, AttentionArgs& args) const 
   args.tiles_per_block = block_size_ / kTokenTile;
   args.block_stride = args.tiles_per_block * tile_bytes_;
   args.tile_stride = tile_bytes_;
-  args.k_scale = read_scales_[layer * heads_ + local_head].k;
-  args.v_scale = read_scales_[layer * heads_ + local_head].v;
   args.head_dim = head_dim_;
+  const Scale& scale = read_scales_[layer * heads_ + local_head];
+  args.scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
+  if (!fp8_attention_) {
+    args.k_scale = scale.k;
+    args.v_scale = scale.v;
+    return;
+  }
+  args.scale *= scale.q * scale.k;
+  args.prob_scale = scale.prob;
+  args.out_scale = scale.prob * scale.v;
 }
 
 std::vector<std::byte> CpuKvCache::stored(int layer, std::int64_t slot, int local_head, bool key) const {

@@ -162,6 +162,17 @@ std::vector<QueryTask> query_tasks(const TextStep& step, graph::Rows rows, int n
   return tasks;
 }
 
+/// Lets `rows` point to e4m3(bf16(q) / scale), kept as floats in `out` [count, width].
+void round_queries(const Kernels& kernels, const float** rows, int count, int width, float scale, float* out) {
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(width));
+  for (int row = 0; row < count; ++row) {
+    kernels.encode(CacheForm::kE4M3, rows[row], scale, codes.data(), width);
+    float* rounded = out + std::int64_t{row} * width;
+    std::transform(codes.begin(), codes.end(), rounded, [](std::uint8_t code) { return e4m3_to_float(code); });
+    rows[row] = rounded;
+  }
+}
+
 }  // namespace
 
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::PagedAttention& op) {
@@ -188,17 +199,20 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
     step.cache->describe(op.layer, task.kv_head, args);
     args.blocks = sequence.blocks.data();
     args.kv_length = sequence.kv_length;
-    args.scale = 1.0f / std::sqrt(static_cast<float>(d));
     args.rows = task.end - task.begin;
     args.q_rows = q_rows;
     args.out_rows = out_rows;
     args.last_key = last_key;
     args.scratch = scratch;
+    if (step.cache->fp8_attention()) {
+      const float q_scale = step.cache->q_scale(op.layer, task.kv_head);
+      round_queries(context.kernels, q_rows, args.rows, d, q_scale, scratch + attention_scratch_floats(d));
+    }
     context.kernels.attention(args);
   };
   std::atomic<std::size_t> next{0};
   const auto work = [&](int thread) {
-    float* scratch = context.scratch_of(thread, attention_scratch_floats(d));
+    float* scratch = context.scratch_of(thread, attention_scratch_floats(d) + std::int64_t{kQueryBlock} * d);
     for (std::size_t i = next++; i < tasks.size(); i = next++) attend(tasks[i], scratch);
   };
   if (tasks.size() < 2)
