@@ -11,6 +11,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "measure/calibrate_kv.h"
 #include "measure/variants.h"
 #include "report/result_file.h"
 
@@ -233,4 +234,20 @@ TEST_CASE("every warning about scales carries what it cost, or would") {
   CHECK(fp8.result.variants[2].kv_scales.layers[0].prob_scale == 0.00390625);
   CHECK(*fp8.result.variants[1].quality->kld.mean != *plain.result.variants[1].quality->kld.mean);
   CHECK(*fp8.result.variants[0].quality->kld.mean == 0);  // a BF16 cache is not touched
+}
+
+TEST_CASE("calibrate-kv: Ctrl-C leaves no scale file, and the next run is whole") {
+  const Folder folder;
+  const auto profile = profile::parse_profile(kProfile, "test.json", folder.path, {"calibration.num_samples=20"});
+  CalibrateKvOptions options;
+  options.output = folder.path / "scales.json";
+  std::ostringstream out, err;
+  set_interrupted(true);
+  CHECK(calibrate_kv(profile, options, out, err) == 130);
+  set_interrupted(false);
+  CHECK(out.str().empty());
+  CHECK_FALSE(std::filesystem::exists(*options.output));
+  CHECK(calibrate_kv(profile, options, out, err) == 0);
+  CHECK(std::filesystem::exists(*options.output));
+  CHECK(out.str().find("20 of 20 requests") != std::string::npos);
 }
