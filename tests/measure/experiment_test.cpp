@@ -129,15 +129,20 @@ TEST_CASE("an experiment from profile to result file") {
   CHECK(ran.err.find("results written to ") != std::string::npos);
 }
 
-TEST_CASE("two runs score the same bits") {
+TEST_CASE("two runs score the same bits, whatever the batches, chunks and ranks; with FP8 attention, too") {
   const Folder folder;
-  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2"};
-  const Ran first = run(folder, sets);
-  const Ran second = run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2",
-                                  "engine.max_num_batched_tokens=100", "engine.max_num_seqs=2"});
-  for (std::size_t v = 0; v < 3; ++v) {
-    CHECK(first.result.variants[v].quality->kld.mean == second.result.variants[v].quality->kld.mean);
-    CHECK(first.result.variants[v].kv_scales.sha256 == second.result.variants[v].kv_scales.sha256);
+  for (const std::string attention : {"auto", "fp8"}) {
+    const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2",
+                                        "engine.attention_dtype=" + attention};
+    auto others = sets;
+    others.insert(others.end(),
+                  {"engine.max_num_batched_tokens=100", "engine.max_num_seqs=2", "engine.tensor_parallel_size=2"});
+    const Ran first = run(folder, sets);
+    const Ran second = run(folder, others);
+    for (std::size_t v = 0; v < 3; ++v) {
+      CHECK(first.result.variants[v].quality->kld.mean == second.result.variants[v].quality->kld.mean);
+      CHECK(first.result.variants[v].kv_scales.sha256 == second.result.variants[v].kv_scales.sha256);
+    }
   }
 }
 
