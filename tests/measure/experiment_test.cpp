@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "measure/calibrate_kv.h"
+#include "measure/findings.h"
 #include "measure/variants.h"
 #include "report/result_file.h"
 
@@ -255,4 +256,23 @@ TEST_CASE("calibrate-kv: Ctrl-C leaves no scale file, and the next run is whole"
   CHECK(calibrate_kv(profile, options, out, err) == 0);
   CHECK(std::filesystem::exists(*options.output));
   CHECK(out.str().find("20 of 20 requests") != std::string::npos);
+}
+
+TEST_CASE("P2P_UNAVAILABLE: collectives bound what peer access could gain; a CPU has neither") {
+  profile::Profile profile;
+  profile.variants = {{"reference", profile::KvCacheDtype::kBFloat16, "unit"}};
+  profile.engine.tensor_parallel_size = 2;
+  const std::vector<PreparedVariant> variants{{profile.variants[0], std::nullopt}};
+  report::Result result;
+  result.variants.resize(1);
+  result.variants[0].summary.comm_share = 0.125;
+  CHECK(find_warnings(profile, variants, result, {}).empty());
+  result.environment.devices.resize(2);
+  result.environment.p2p = true;
+  CHECK(find_warnings(profile, variants, result, {}).empty());
+  result.environment.p2p = false;
+  const auto warnings = find_warnings(profile, variants, result, {});
+  REQUIRE(warnings.size() == 1);
+  CHECK(warnings[0].code == "P2P_UNAVAILABLE");
+  CHECK(warnings[0].measured_impact.value_or("").find("at most 12.5 %") == 0);
 }

@@ -10,6 +10,7 @@
 #include "measure/calibration.h"
 #include "measure/experiment.h"
 #include "measure/scale_scoring.h"
+#include "model/safetensors.h"
 #include "quality/scorer.h"
 #include "report/result_file.h"
 
@@ -156,6 +157,37 @@ TEST_CASE("with a BF16 cache every rewritten checkpoint computes the same bits")
       CHECK(same == plain);
     }
   }
+}
+
+TEST_CASE("the tool refuses what would not be exact") {
+  if (!have_python()) return;
+  const Folder folder;
+  const auto refused = [&](const std::string& model, const std::string& arguments, const std::string& why) {
+    const std::string command = "python3 ../scripts/rewrite_kv_ranges.py " + model + " " +
+                                (folder.path / "model").string() + " " + arguments + " 2>&1 | grep -q '" + why + "'";
+    CAPTURE(arguments);
+    CHECK(std::system(command.c_str()) == 0);
+    CHECK_FALSE(std::filesystem::exists(folder.path / "model"));
+  };
+  refused(kModels + "qwen3-vl-tiny", "--k-exponent 250", "is not exact");
+  refused(kModels + "qwen3-vl-tiny", "--v-exponent 3 --v-heads 2", "there are 2, from 0");
+  refused(kModels + "qwen3-vl-tiny", "", "nothing to do");
+  // Half precision has no room for 2^16, and groups by g_idx are no runs of channels.
+  const std::string odd = (folder.path / "odd").string(), v = "model.language_model.layers.0.self_attn.v_proj.";
+  std::filesystem::create_directories(odd);
+  std::filesystem::copy(kModels + "qwen3-vl-tiny/config.json", odd);
+  const auto zeros = [](const std::string& name, DType dtype, std::vector<std::int64_t> shape) {
+    const auto bytes = static_cast<std::size_t>(shape[0] * shape[1]) * size_of(dtype);
+    return model::SafetensorsItem{name, dtype, shape, [bytes](const model::AppendBytes& append) {
+                                    append(std::string(bytes, '\0').data(), bytes);
+                                  }};
+  };
+  const auto half = zeros(v + "weight", DType::kF16, {256, 2});
+  const auto o = zeros("model.language_model.layers.0.self_attn.o_proj.weight", DType::kF16, {2, 512});
+  model::write_safetensors(odd + "/model.safetensors", {half, o});
+  refused(odd, "--v-exponent 3 --layers 0", "has dtype F16");
+  model::write_safetensors(odd + "/model.safetensors", {half, o, zeros(v + "weight_g_idx", DType::kI32, {4, 1})});
+  refused(odd, "--v-exponent 3 --layers 0", "weight_g_idx");
 }
 
 TEST_CASE("a uniform 2^a with scale 2^a is the plain model with scale 1, bit for bit") {

@@ -126,3 +126,15 @@ TEST_CASE("calibrate-kv: method vllm, and its dummy tokens") {
   CHECK(run_process(kCommand + "--method vllm --vllm-dummy -o " + (folder / "d.json")).code == 0);
   CHECK(text_of(folder / "v.json") != text_of(folder / "d.json"));
 }
+
+TEST_CASE("calibrate-kv --cross: a row for every source of scales") {
+  const Folder folder;
+  const auto run = run_process(
+      "qwenbench calibrate-kv --profile tiny-vl --num-samples 12 -q --set quality.num_samples=6 "
+      "--cross -o " +
+      (folder / "s.json"));
+  CHECK(run.code == 0);
+  for (const char* row : {"unit", "from text", "from images", "from both"}) {
+    CHECK(run.out.find(std::string("\n") + row + " ") != std::string::npos);
+  }
+}
