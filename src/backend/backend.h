@@ -93,6 +93,7 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
+  virtual bool has_fp8_attention() const { return false; }
   virtual std::unique_ptr<KvCache> make_cache(const KvCacheOptions& options) = 0;
   virtual std::shared_ptr<const VisualFeatures> encode(const workload::Image& image) = 0;
 
@@ -106,8 +107,6 @@ class Executor {
 
   /// hidden [rows, hidden] -> out [rows, vocab], whole on every rank; out may be empty on ranks other than 0.
   virtual void logits(std::span<const float> hidden, int rows, std::span<float> out) = 0;
-
-  virtual bool has_fp8_attention() const { return false; }
 
   /// Bytes of weights held by this rank, in the form they are kept.
   virtual std::size_t weight_bytes() const = 0;

@@ -28,10 +28,10 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   const model::ModelConfig& config() const;
+  bool has_fp8_attention() const;
   int ranks() const;
   int threads() const;  // CPU threads over all ranks
   std::size_t weight_bytes(int rank) const;
-  bool has_fp8_attention() const;
 
   /// Runs fn(executor, rank) on every rank's own thread and waits. If one throws, the others are released (abort) and
   /// the first error is rethrown; the model is then unusable.
