@@ -65,6 +65,13 @@ AttentionError::Rows& AttentionError::rows(Kind kind, int layer, int head) const
   return *(kind == Kind::kKey ? keys_ : values_)[static_cast<std::size_t>(layer * shape_.kv_heads + head)];
 }
 
+std::vector<float> AttentionError::floats(Kind kind, int layer, int head) const {
+  const std::vector<std::uint16_t>& stored = rows(kind, layer, head).values;
+  std::vector<float> values(stored.size());
+  std::transform(stored.begin(), stored.end(), values.begin(), bf16_to_float);
+  return values;
+}
+
 void AttentionError::observe(Kind kind, int layer, int head, const float* values, int tokens, std::int64_t stride,
                              std::span<const std::uint8_t>) {
   Rows& mine = rows(kind, layer, head);
@@ -73,7 +80,7 @@ void AttentionError::observe(Kind kind, int layer, int head, const float* values
   if (mine.owner != std::this_thread::get_id()) return;
   const auto most = static_cast<std::size_t>(kMaxTokens * shape_.head_dim);
   for (int token = 0; token < tokens && mine.values.size() < most; ++token) {
-    for (int i = 0; i < shape_.head_dim; ++i) mine.values.push_back(round_to_bf16(values[token * stride + i]));
+    for (int i = 0; i < shape_.head_dim; ++i) mine.values.push_back(float_to_bf16(values[token * stride + i]));
   }
 }
 
@@ -92,8 +99,8 @@ void AttentionError::finish_request(ThreadPool& pool) {
 
 void AttentionError::add_head(int layer, int kv_head) {
   const int d = shape_.head_dim, group = shape_.query_heads / shape_.kv_heads;
-  const std::vector<float>& keys = rows(Kind::kKey, layer, kv_head).values;
-  const std::vector<float>& values = rows(Kind::kValue, layer, kv_head).values;
+  const std::vector<float> keys = floats(Kind::kKey, layer, kv_head);
+  const std::vector<float> values = floats(Kind::kValue, layer, kv_head);
   const int tokens = static_cast<int>(keys.size()) / d;
   if (tokens == 0) return;
   Errors& errors = errors_[static_cast<std::size_t>(layer * shape_.kv_heads + kv_head)];
@@ -106,7 +113,7 @@ void AttentionError::add_head(int layer, int kv_head) {
   std::vector<double> weights, other_weights, exact, other;
   const int count = std::min(kQueryRows, tokens);
   for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    const std::vector<float>& queries = rows(Kind::kQuery, layer, head).values;
+    const std::vector<float> queries = floats(Kind::kQuery, layer, head);
     for (int row = 0; row < count; ++row) {
       const int position = static_cast<int>((static_cast<std::int64_t>(row) + 1) * tokens / count) - 1;
       const float* q = queries.data() + static_cast<std::ptrdiff_t>(position) * d;

@@ -240,16 +240,21 @@ void check_export(ExportFormat format, const model::ModelConfig& config, const s
 
 std::vector<std::string> export_scales(ExportFormat format, const ExportJob& job, const fs::path& path) {
   check_export(format, job.config, job.scales.granularity, path);
-  if (format == ExportFormat::kSglang) return export_sglang(job, path);
+  std::vector<std::string> losses;
+  if (format == ExportFormat::kCompressedTensors) {
+    export_compressed_tensors(job, path);
+    if (job.scales.granularity == "head") {
+      losses.push_back("scales per head need a version of vLLM that knows the strategy attn_head");
+    }
+    return losses;
+  }
+  if (format == ExportFormat::kSglang) losses = export_sglang(job, path);
   if (format == ExportFormat::kModelOpt) {
     export_modelopt(job, path);
-    return {"ModelOpt's names stand in a file of their own: merge it into a checkpoint that ModelOpt made"};
+    losses.push_back("ModelOpt's names stand in a file of their own: merge it into a checkpoint that ModelOpt made");
   }
-  export_compressed_tensors(job, path);
-  if (job.scales.granularity == "head") {
-    return {"scales per head need a version of vLLM that knows the strategy attn_head"};
-  }
-  return {};
+  if (job.scales.layers.front().q) losses.push_back("the form has no place for q_scale: it is left out");
+  return losses;
 }
 
 }  // namespace qwenbench::calibration

@@ -34,7 +34,7 @@ const char* name_of(Kind kind) { return kind == Kind::kKey ? "K" : "V"; }
 std::string convergence_text(const Calibration& calibration) {
   if (calibration.trace.empty()) return "";
   std::string text = "largest change of a scale after ";
-  const std::size_t shown = std::min<std::size_t>(calibration.trace.size() - 1, 6);
+  const std::size_t shown = std::min<std::size_t>(calibration.trace.size() - 1, 3);
   if (shown == 0) return "";
   for (std::size_t i = calibration.trace.size() - shown; i < calibration.trace.size(); ++i) {
     const calibration::Convergence& point = calibration.trace[i];
@@ -96,7 +96,7 @@ std::string inputs_text(const Calibration& calibration) {
       text += fmt::format("{} tokens: none seen\n", name);
     } else {
       text += fmt::format(
-          "{} tokens: |K| to {:.4g}, |V| to {:.4g}; at most {:.3g} % of a head saturate at scale 1, {:.3g} % at the "
+          "{} tokens: |K| to {:.4g}, |V| to {:.4g}; saturated in the worst head: {:.3g} % at scale 1, {:.3g} % "
           "chosen\n",
           name, k, v, 100 * unit, 100 * chosen);
     }

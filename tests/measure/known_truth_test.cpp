@@ -131,7 +131,7 @@ double accuracy(const report::VariantResult& variant, const std::string& task) {
 
 TEST_CASE("the verdict: adopt-calibrated where scale 1 saturates, accept-baseline where it does not") {
   const Folder folder;
-  const report::Result outlier = judged(folder, "tiny-vl-outlier", 60);
+  const report::Result outlier = judged(folder, "tiny-vl-outlier", 40);
   REQUIRE(outlier.verdict.has_value());
   CHECK(outlier.verdict->status == "adopt-calibrated");
   CHECK(accuracy(outlier.variants[0], "recall") > 0.95);
@@ -139,7 +139,7 @@ TEST_CASE("the verdict: adopt-calibrated where scale 1 saturates, accept-baselin
   CHECK(accuracy(outlier.variants[2], "recall") > 0.95);
   CHECK(*outlier.variants[1].quality->kld.mean > 100 * *outlier.variants[2].quality->kld.mean);
 
-  const report::Result plain = judged(folder, "tiny-vl-full", 260);
+  const report::Result plain = judged(folder, "tiny-vl-full", 240);
   REQUIRE(plain.verdict.has_value());
   CHECK(plain.verdict->status == "accept-baseline");
   CHECK(accuracy(plain.variants[1], "recall") > 0.95);
