@@ -96,7 +96,7 @@ std::string inputs_text(const Calibration& calibration) {
       text += fmt::format("{} tokens: none seen\n", name);
     } else {
       text += fmt::format(
-          "{} tokens: |K| to {:.4g}, |V| to {:.4g}; saturated in the worst head: {:.3g} % at scale 1, {:.3g} % "
+          "{} tokens: |K| to {:.4g}, |V| to {:.4g}; in the worst head {:.3g} % saturated at 1, {:.3g} % "
           "chosen\n",
           name, k, v, 100 * unit, 100 * chosen);
     }
