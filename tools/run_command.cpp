@@ -49,6 +49,7 @@ int run_command(const std::vector<std::string>& args, std::ostream& out, std::os
   if (arguments.dry_run) return dry_run(profile, arguments.assume_devices, out);
   measure::RunOptions options;
   options.output = optional_path(arguments.output);
+  options.report = optional_path(arguments.report);
   options.save_logits = optional_path(arguments.save_logits);
   options.reference_logits = optional_path(arguments.reference_logits);
   options.progress = progress_style_for_stderr(arguments.quiet);

@@ -34,6 +34,13 @@ struct KvCacheOptions {
   /// One entry a layer, of the whole model (heads are global); empty: every scale is 1. Used by FP8 only:
   /// stored = e4m3(bf16(x) / scale), read = stored * scale.
   std::vector<model::LayerKvScales> scales;
+  /// The scales that reading multiplies by, where they are to differ from those that storing divides by: a deliberate
+  /// fault, by which the delivery test sees that both sides use theirs. Empty: the same.
+  std::vector<model::LayerKvScales> read_scales;
+  /// FP8 cache only: attention multiplies in FP8, q8 = e4m3(bf16(q) / q_scale) with the stored codes of K, and
+  /// p8 = e4m3(exp(S - running max) / prob_scale) with those of V; the sum of the weights is that of unrounded ones.
+  /// Scales that are missing: q_scale 1, prob_scale 2^-8. Where has_fp8_attention() only.
+  bool fp8_attention = false;
 };
 
 /// Bytes of one block on one rank.
@@ -45,13 +52,17 @@ class VisualFeatures {
   virtual ~VisualFeatures() = default;
 };
 
-/// Sees what the cache is about to store, before rounding: K after norm and RoPE, or V.
+/// Sees what the cache is about to store, before rounding: K after norm and RoPE, or V; and Q after norm and RoPE, as
+/// attention in FP8 would convert it.
 class KvObserver {
  public:
   virtual ~KvObserver() = default;
-  enum class Kind { kKey, kValue };
+  enum class Kind { kKey, kValue, kQuery };
+  /// A backend calls observe() for these only; the answer does not change while the observer is in use.
+  virtual bool wants(Kind kind) const { return kind != Kind::kQuery; }
   /// values [tokens, head_dim] of one head, `stride` floats from one token to the next; `head` counts over the whole
-  /// model; is_image[t] tells image pads. Called by every rank, from its own thread, for its own heads only.
+  /// model (KV heads; query heads for Q); is_image[t] tells image pads. Called by every rank, from its own thread, for
+  /// its own heads only.
   virtual void observe(Kind kind, int layer, int head, const float* values, int tokens, std::int64_t stride,
                        std::span<const std::uint8_t> is_image) = 0;
 };
@@ -86,6 +97,7 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
+  virtual bool has_fp8_attention() const { return false; }
   virtual std::unique_ptr<KvCache> make_cache(const KvCacheOptions& options) = 0;
   virtual std::shared_ptr<const VisualFeatures> encode(const workload::Image& image) = 0;
 

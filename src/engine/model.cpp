@@ -53,6 +53,7 @@ std::shared_ptr<Model> Model::from_executors(const model::ModelConfig& config,
 }
 
 const model::ModelConfig& Model::config() const { return state_->config; }
+bool Model::has_fp8_attention() const { return state_->executors.front()->has_fp8_attention(); }
 int Model::ranks() const { return static_cast<int>(state_->executors.size()); }
 int Model::threads() const { return state_->threads; }
 std::size_t Model::weight_bytes(int rank) const { return state_->executors.at(rank)->weight_bytes(); }

@@ -30,6 +30,7 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   const model::ModelConfig& config() const;
+  bool has_fp8_attention() const;
   int ranks() const;
   int threads() const;  // CPU threads over all ranks
   std::size_t weight_bytes(int rank) const;

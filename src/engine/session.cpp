@@ -115,7 +115,13 @@ Session::State::State(std::shared_ptr<Model> its_model, const SessionOptions& it
       encoder_cache(options.engine.max_num_batched_tokens),
       caches(model->ranks()),
       hidden(model->ranks()) {
-  const backend::KvCacheOptions cache{options.kv_cache_dtype, limits.num_blocks, limits.block_size, options.kv_scales};
+  const bool fp8_attention =
+      options.engine.attention_dtype == "fp8" && options.kv_cache_dtype == profile::KvCacheDtype::kFp8E4M3;
+  if (fp8_attention && !model->has_fp8_attention()) {
+    throw DeviceError("engine.attention_dtype fp8 is not to be had on this device; use \"auto\"");
+  }
+  const backend::KvCacheOptions cache{options.kv_cache_dtype, limits.num_blocks,      limits.block_size,
+                                      options.kv_scales,      options.kv_read_scales, fp8_attention};
   try {
     model->run([&](backend::Executor& executor, int rank) { caches[rank] = executor.make_cache(cache); });
   } catch (const std::bad_alloc&) {

@@ -13,9 +13,10 @@ namespace qwenbench::engine {
 struct SessionOptions {
   profile::EngineOptions engine;
   profile::KvCacheDtype kv_cache_dtype = profile::KvCacheDtype::kBFloat16;
-  std::vector<model::LayerKvScales> kv_scales;  // empty: every scale is 1
-  int num_blocks = 0;                           // KV blocks; 0: what the engine options' memory allows
-  backend::KvObserver* observer = nullptr;      // sees every K and V that the cache stores; must outlive the session
+  std::vector<model::LayerKvScales> kv_scales;       // empty: every scale is 1
+  std::vector<model::LayerKvScales> kv_read_scales;  // for the delivery test (backend.h); empty: the same
+  int num_blocks = 0;                                // KV blocks; 0: what the engine options' memory allows
+  backend::KvObserver* observer = nullptr;  // sees every K and V that the cache stores; must outlive the session
 };
 
 using RequestId = std::int64_t;

@@ -13,6 +13,7 @@ namespace qwenbench::measure {
 
 struct RunOptions {
   std::optional<std::filesystem::path> output;            // the result file; unset: results/<profile>-<UTC time>.json
+  std::optional<std::filesystem::path> report;            // the decision document, Markdown
   std::optional<std::filesystem::path> save_logits;       // safetensors: input ids and the first variant's fp32 logits
   std::optional<std::filesystem::path> reference_logits;  // score all variants against such a file instead of the first
   ProgressStyle progress = ProgressStyle::kLines;         // on `err`

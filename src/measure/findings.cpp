@@ -37,17 +37,73 @@ std::optional<std::string> impact_of(const VariantResult& variant, const Variant
   return text;
 }
 
+const AttentionImpact* find_impact(const std::vector<AttentionImpact>& impacts, const std::string& variant) {
+  const auto found =
+      std::find_if(impacts.begin(), impacts.end(), [&](const auto& impact) { return impact.variant == variant; });
+  return found == impacts.end() ? nullptr : &*found;
+}
+
+/// "FP8 attention would change KL divergence ... from 0.005 to 0.007 nats a token (16 requests)".
+std::string attention_text(const AttentionImpact& impact, bool in_use, const std::string& q_scales) {
+  return fmt::format("FP8 attention {} KL divergence from a BF16 cache from {:.3g} to {} nats a token ({} requests)",
+                     in_use ? "changes" : "would change", impact.auto_kld, q_scales, impact.requests);
+}
+
+/// vLLM says that a q_scale which the checkpoint lacks is set to k_scale; it ends as 1.0.
+void warn_of_q_scale(const profile::Profile& profile, const PreparedVariant& variant,
+                     const std::vector<AttentionImpact>& impacts, std::vector<Warning>& warnings) {
+  const auto& layers = variant.scales->layers;
+  if (layers.empty() || layers.front().q) return;
+  const bool in_use = profile.engine.attention_dtype == "fp8";
+  Warning& added = warnings.emplace_back(
+      Warning{"Q_SCALE_FROM_K",
+              fmt::format("variant {} brings scales of K and V but none of Q: a server may say that q_scale is set to "
+                          "k_scale, and uses 1.0; only attention in FP8 reads it{}",
+                          variant.variant.name, in_use ? "" : ", and engine.attention_dtype is auto"),
+              std::nullopt});
+  const AttentionImpact* impact = find_impact(impacts, variant.variant.name);
+  if (impact == nullptr || !impact->from_k_kld) return;
+  added.measured_impact = attention_text(
+      *impact, in_use, fmt::format("{:.3g} with q_scale 1, {:.3g} with k_scale", impact->fp8_kld, *impact->from_k_kld));
+}
+
 /// What the profile alone lets one warn of, now with what it cost.
 void warn_of_scales(profile::Profile profile, const PreparedVariant& variant, const VariantResult& result,
-                    const VariantResult& reference, std::vector<Warning>& warnings) {
+                    const VariantResult& reference, const std::vector<AttentionImpact>& impacts,
+                    std::vector<Warning>& warnings) {
   profile.variants = {variant.variant};
   for (const profile::Warning& warning : profile::profile_warnings(profile, false)) {
     Warning& added = warnings.emplace_back(Warning{warning.code, warning.message, std::nullopt});
     if (warning.code == "KV_SCALE_UNIT") added.measured_impact = impact_of(result, reference);
+    const AttentionImpact* impact = find_impact(impacts, variant.variant.name);
+    if (warning.code == "Q_PROB_SCALE_UNIT" && impact != nullptr) {
+      const bool in_use = profile.engine.attention_dtype == "fp8";
+      added.measured_impact = attention_text(*impact, in_use, fmt::format("{:.3g}", impact->fp8_kld));
+    }
   }
   if (!variant.fp8()) return;
+  warn_of_q_scale(profile, variant, impacts, warnings);
   for (const std::string& sentence : variant.scales->warnings) {
     warnings.push_back({"KV_SCALE_ZERO_AMAX", fmt::format("variant {}: {}", result.name, sentence), std::nullopt});
+  }
+}
+
+void warn_of_devices(const profile::Profile& profile, const report::Result& result, std::vector<Warning>& warnings) {
+  const report::Environment& environment = result.environment;
+  if (environment.devices.empty()) return;
+  for (const profile::Warning& warning : profile::profile_warnings(profile, true)) {
+    if (warning.code == "PIN_MEMORY_OFF") warnings.push_back({warning.code, warning.message, std::nullopt});
+  }
+  if (profile.engine.tensor_parallel_size < 2 || environment.p2p.value_or(true)) return;
+  Warning& added = warnings.emplace_back(Warning{
+      "P2P_UNAVAILABLE", "the GPUs have no peer access: collectives go through the host's memory", std::nullopt});
+  std::optional<double> most;
+  for (const VariantResult& variant : result.variants) {
+    if (variant.summary.comm_share) most = std::max(most.value_or(0), *variant.summary.comm_share);
+  }
+  if (most) {
+    added.measured_impact = fmt::format(
+        "at most {:.1f} % of the time of a step goes into collectives: peer access can gain no more", *most * 100);
   }
 }
 
@@ -96,7 +152,7 @@ void warn_of_timing(const VariantResult& variant, std::vector<Warning>& warnings
 }  // namespace
 
 std::vector<Warning> find_warnings(const profile::Profile& profile, const std::vector<PreparedVariant>& variants,
-                                   const report::Result& result) {
+                                   const report::Result& result, const std::vector<AttentionImpact>& impacts) {
   std::vector<Warning> warnings;
   if (result.engine.dummy_weights()) {
     warnings.push_back({"DUMMY_WEIGHTS",
@@ -105,8 +161,9 @@ std::vector<Warning> find_warnings(const profile::Profile& profile, const std::v
                         std::nullopt});
   }
   for (std::size_t i = 0; i < variants.size(); ++i) {
-    warn_of_scales(profile, variants[i], result.variants[i], result.variants.front(), warnings);
+    warn_of_scales(profile, variants[i], result.variants[i], result.variants.front(), impacts, warnings);
   }
+  warn_of_devices(profile, result, warnings);
   warn_of_noise(result.variants.front(), warnings);
   for (const VariantResult& variant : result.variants) warn_of_timing(variant, warnings);
   return warnings;

@@ -46,9 +46,13 @@ struct Variant {
 
 struct CalibrationOptions {
   std::string dataset = "calibration";
-  std::string method = "absmax";
+  std::string method = "absmax";       // absmax | percentile | mse | attention_mse | bound | vllm
   std::string granularity = "tensor";  // tensor | head
+  double percentile = 99.99;           // method percentile, in percent
+  std::string round = "none";          // none | pow2: up to the next power of two
   int num_samples = 512;               // requests, spread evenly over the dataset
+  int settle_after = 64;               // requests after which settled scales end the calibration; 0: never
+  int max_tokens = 8;                  // generated after a conversation without an answer: decoding is seen too
 };
 
 /// An inclusive range; one number in JSON means both ends.

@@ -222,6 +222,15 @@ struct Quality {
 // ---------------------------------------------------------------------------------------------------------------------
 // Variants
 
+/// What FP8 does to K and V of one KV head, of text or image tokens alone, at the scale in use. Shares are 0..1.
+struct HeadDiagnostics {
+  int head = 0;
+  std::string input;  // text | image
+  double k_amax = 0, v_amax = 0;
+  double k_saturated = 0, v_saturated = 0, k_subnormal = 0, v_subnormal = 0, k_flushed = 0, v_flushed = 0;
+  std::optional<double> k_snr_db, v_snr_db;
+};
+
 /// Scales are dequantization multipliers: one value per layer, or one per KV head. Diagnostics at the scale in use.
 struct LayerScales {
   int layer = 0;
@@ -230,6 +239,8 @@ struct LayerScales {
   std::optional<double> k_amax, v_amax;  // largest magnitude that calibration saw
   std::optional<double> k_saturated, v_saturated, k_subnormal, v_subnormal, k_flushed, v_flushed;  // shares, 0..1
   std::optional<double> k_snr_db, v_snr_db;
+  std::optional<double> k_norm_bound;                 // no K can exceed it, whatever the prompt
+  std::optional<std::vector<HeadDiagnostics>> heads;  // null where nothing was calibrated
 };
 
 struct KvScales {

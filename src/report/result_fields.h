@@ -311,6 +311,21 @@ void scale_field(V& v, const std::string& key, auto& scales) {
   }
 }
 
+void fields(auto& v, Fields<HeadDiagnostics> auto& x) {
+  v("head", x.head);
+  v("input", x.input);
+  v("k_amax", x.k_amax);
+  v("v_amax", x.v_amax);
+  v("k_saturated", x.k_saturated);
+  v("v_saturated", x.v_saturated);
+  v("k_subnormal", x.k_subnormal);
+  v("v_subnormal", x.v_subnormal);
+  v("k_flushed", x.k_flushed);
+  v("v_flushed", x.v_flushed);
+  v("k_snr_db", x.k_snr_db);
+  v("v_snr_db", x.v_snr_db);
+}
+
 void fields(auto& v, Fields<LayerScales> auto& x) {
   v("layer", x.layer);
   scale_field(v, "k_scale", x.k_scale);
@@ -327,6 +342,8 @@ void fields(auto& v, Fields<LayerScales> auto& x) {
   v("v_flushed", x.v_flushed);
   v("k_snr_db", x.k_snr_db);
   v("v_snr_db", x.v_snr_db);
+  v("k_norm_bound", x.k_norm_bound);
+  v("heads", x.heads);
 }
 
 void fields(auto& v, Fields<KvScales> auto& x) {

@@ -11,7 +11,7 @@
 #include "backend/devices.h"
 #include "base/error.h"
 #include "calibration/calibrate.h"
-#include "calibration/scales.h"
+#include "calibration/estimators.h"
 #include "graph/plan.h"
 #include "parity/engine_runs.h"
 #include "parity/synthetic_checkpoint.h"
@@ -268,7 +268,7 @@ TEST_CASE("scales calibrated on a GPU: 1 and 2 ranks within 1 %, and near the CP
     calibration::SessionCalibrationRun run(std::make_unique<engine::Session>(model, options));
     const auto some = std::span(questions.requests).first(24);
     REQUIRE(calibration::collect_statistics(run, statistics, some));
-    return calibration::absmax_scales(statistics, "tensor");
+    return calibration::estimate_scales(statistics, {});
   };
   profile::EngineOptions cpu_options;
   cpu_options.device = profile::Device::kCpu;
