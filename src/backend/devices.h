@@ -25,6 +25,12 @@ struct GpuSystem {
 
 GpuSystem describe_gpus();
 
+/// From the host to the current device, bytes a second; null where there is no GPU.
+struct CopyBandwidth {
+  double pinned = 0, pageable = 0;
+};
+std::optional<CopyBandwidth> measure_copy_bandwidth();
+
 /// At this moment, of all `gpus` together; empty where the driver does not say.
 struct GpuActivity {
   std::optional<double> energy_j = std::nullopt;  // since the driver was loaded: differences mean something

@@ -270,6 +270,9 @@ class Experiment {
     result_.was_cancelled = cancelled_;
     result_.cli_command = options_.cli_command;
     result_.environment = host_environment();
+    const profile::Switch pin = profile_.engine.pin_memory;
+    result_.environment.pin_memory = model_->memory().is_gpu && pin != profile::Switch::kOff &&
+                                     (pin == profile::Switch::kOn || !result_.environment.wsl);
     result_.profile_json = profile::to_json(profile_);
     result_.engine =
         describe_engine(profile_, *weights_, *model_, result_.variants.front(), result_.environment.memory_size);

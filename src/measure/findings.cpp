@@ -88,12 +88,22 @@ void warn_of_scales(profile::Profile profile, const PreparedVariant& variant, co
   }
 }
 
+void warn_of_pageable_memory(bool wsl, std::vector<Warning>& warnings) {
+  Warning& added = warnings.emplace_back(Warning{
+      "PIN_MEMORY_OFF",
+      fmt::format("weights are loaded through pageable memory{}: copies between host and device are slower and block",
+                  wsl ? " (the default under WSL; engine.pin_memory \"on\" overrides it)" : ""),
+      std::nullopt});
+  if (const auto copies = backend::measure_copy_bandwidth()) {
+    added.measured_impact = fmt::format("copies to the GPU: {:.1f} GB/s from pinned memory, {:.1f} GB/s from pageable",
+                                        copies->pinned * 1e-9, copies->pageable * 1e-9);
+  }
+}
+
 void warn_of_devices(const profile::Profile& profile, const report::Result& result, std::vector<Warning>& warnings) {
   const report::Environment& environment = result.environment;
   if (environment.devices.empty()) return;
-  for (const profile::Warning& warning : profile::profile_warnings(profile, true)) {
-    if (warning.code == "PIN_MEMORY_OFF") warnings.push_back({warning.code, warning.message, std::nullopt});
-  }
+  if (result.engine.device == "cuda" && !environment.pin_memory) warn_of_pageable_memory(environment.wsl, warnings);
   if (profile.engine.tensor_parallel_size < 2 || environment.p2p.value_or(true)) return;
   Warning& added = warnings.emplace_back(Warning{
       "P2P_UNAVAILABLE", "the GPUs have no peer access: collectives go through the host's memory", std::nullopt});

@@ -3,6 +3,10 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
+
+#include "backend/cuda/device_memory.h"
 #include "backend/cuda/nvml.h"
 
 namespace qwenbench::backend {
@@ -59,6 +63,25 @@ GpuSystem describe_gpus() {
   system.driver_version = cuda::nvml_driver_version();
   system.p2p = all_peers(count);
   return system;
+}
+
+std::optional<CopyBandwidth> measure_copy_bandwidth() {
+  constexpr std::size_t kBytes = std::size_t{256} << 20;
+  cuda::DeviceArray<std::byte> device(kBytes);
+  const cuda::PinnedArray<std::byte> pinned(kBytes);
+  const std::vector<std::byte> pageable(kBytes, std::byte{1});
+  const auto measure = [&](const std::byte* from) {
+    double best = 0;
+    for (int i = 0; i < 4; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      QWENBENCH_CUDA(cudaMemcpy(device.get(), from, kBytes, cudaMemcpyHostToDevice));
+      QWENBENCH_CUDA(cudaDeviceSynchronize());
+      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+      best = std::max(best, static_cast<double>(kBytes) / elapsed.count());
+    }
+    return best;
+  };
+  return CopyBandwidth{measure(pinned.get()), measure(pageable.data())};
 }
 
 GpuActivity read_gpu_activity(std::span<const GpuInfo> gpus) {
