@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "qwenbench-";
 
-constexpr std::array<std::pair<std::string_view, std::string_view>, 1> kSummaries{{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 2> kSummaries{{
+    {"compare", "compare result files; the exit code says whether something regressed"},
     {"run", "measure latency, throughput and quality of KV-cache variants, and judge them"},
 }};
 
