@@ -59,7 +59,7 @@ std::optional<Tested> test_trials(const Run& base, const Run& other, const std::
   if (pairs.baseline.empty()) return std::nullopt;
   Tested tested = start_timing(*base.variant, *other.variant, metric, options);
   const bool one_process = same_run(base, other);
-  tested.comparison.test = one_process ? "t on log ratios" : "t on log ratios, run-to-run noise added";
+  tested.comparison.test = one_process ? "t on log ratios" : "t on log ratios + noise between runs";
   tested.comparison.n = static_cast<std::int64_t>(pairs.baseline.size());
   const RunNoise of_host = noise_of(noise, base, metric);
   if (!one_process) {
