@@ -158,8 +158,10 @@ std::vector<Tested> test_tokens(const VariantResult& reference, const VariantRes
     }
   }
   if (table.tokens.size() < 2 || table.metrics.empty()) return result;
+  // Where nothing differs, every resample is zero: two are as good as ten thousand.
+  const bool zero = std::all_of(table.rows.begin(), table.rows.end(), [](double x) { return x == 0; });
   const std::vector<stats::Bootstrap> bootstraps = stats::bootstrap_ratios(
-      table.rows, table.metrics.size(), table.tokens, options.bootstrap_resamples, options.bootstrap_seed);
+      table.rows, table.metrics.size(), table.tokens, zero ? 2 : options.bootstrap_resamples, options.bootstrap_seed);
   for (std::size_t i = 0; i < bootstraps.size(); ++i) {
     fill_from_bootstrap(bootstraps[i], options, result[table.metrics[i]]);
   }

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
+#include <utility>
 
+#include "base/thread_pool.h"
 #include "compare/files/comparison.h"
 #include "compare/files/conclusions.h"
 #include "compare/files/file_tests.h"
@@ -36,6 +39,7 @@ class FileComparer {
     name_differences();
     test();
     add_failures();
+    sort_lines();
     add_geomeans();
     conclude(grid_, matches_, options_, result_);
     return std::move(result_);
@@ -119,13 +123,28 @@ class FileComparer {
     return filter_([&](const std::string& key) { return key == "metric" ? metric : key_of(run, key); });
   }
 
-  void test() {
+  /// On all cores: every pair of cells takes a bootstrap.
+  void test_matches(std::vector<std::vector<Tested>>& of_match) const {
     const report::NoiseFile* noise = options_.noise ? &*options_.noise : nullptr;
+    const auto threads = std::min(static_cast<std::size_t>(available_cores()), matches_.size());
+    ThreadPool pool(static_cast<int>(threads));
+    pool.parallel_for(static_cast<std::int64_t>(matches_.size()), [&](std::int64_t begin, std::int64_t end) {
+      for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+        const Match& match = matches_[i];
+        of_match[i] = test_cells(*match.base, *match.other, test_options(*match.base->front()), noise);
+      }
+    });
+  }
+
+  void test() {
+    std::vector<std::vector<Tested>> of_match(matches_.size());
+    test_matches(of_match);
     std::vector<Placed> placed;
-    for (const Match& match : matches_) {
-      const Run& base = *match.base->front();
-      for (Tested& tested : test_cells(*match.base, *match.other, test_options(base), noise)) {
-        if (wanted(base, tested.comparison.metric)) placed.push_back({match.row, match.column, std::move(tested)});
+    for (std::size_t i = 0; i < matches_.size(); ++i) {
+      for (Tested& tested : of_match[i]) {
+        if (wanted(*matches_[i].base->front(), tested.comparison.metric)) {
+          placed.push_back({matches_[i].row, matches_[i].column, std::move(tested)});
+        }
       }
     }
     if (placed.empty()) throw InputError("the files have no metric in common that --filter lets through");
@@ -137,7 +156,6 @@ class FileComparer {
     std::vector<report::Comparison> decided = decide(std::move(tested), options_.alpha, true);
     for (std::size_t i = 0; i < placed.size(); ++i) place(placed[i], std::move(decided[i]));
     settle_identical(placed);
-    sort_lines();
     fill_centers();
   }
 
@@ -152,19 +170,19 @@ class FileComparer {
   /// Where every token has the same likelihood in both files, the engine computed the same: however few the questions
   /// were, the answers are the same.
   void settle_identical(const std::vector<Placed>& placed) {
-    for (const Placed& ppl : placed) {
-      if (ppl.tested.comparison.metric != "ppl" || !ppl.tested.identical) continue;
-      for (Line& line : result_.lines) {
-        Line::Entry& entry = line.entries[ppl.column];
-        if (line.row == grid_.rows[ppl.row] && entry.identical && entry.change) entry.change->verdict = "same";
-      }
+    std::set<std::pair<std::size_t, std::size_t>> equal;  // row and column
+    for (const Placed& one : placed) {
+      if (one.tested.comparison.metric == "ppl" && one.tested.identical) equal.insert({one.row, one.column});
+    }
+    for (const Placed& one : placed) {
+      if (!one.tested.identical || !equal.contains({one.row, one.column})) continue;
+      line_of(one.row, one.tested.comparison.metric).entries[one.column].change->verdict = "same";
     }
   }
 
   Line& line_of(std::size_t row, const std::string& metric) {
-    for (Line& line : result_.lines) {
-      if (line.row == grid_.rows[row] && line.metric == metric) return line;
-    }
+    const auto [known, added] = lines_.try_emplace({row, metric}, result_.lines.size());
+    if (!added) return result_.lines[known->second];
     Line& line = result_.lines.emplace_back();
     line.row = grid_.rows[row];
     line.metric = metric;
@@ -174,25 +192,20 @@ class FileComparer {
 
   /// By metric in order of appearance, then by row.
   void sort_lines() {
-    std::vector<std::string> metrics;
-    for (const Line& line : result_.lines) {
-      if (std::find(metrics.begin(), metrics.end(), line.metric) == metrics.end()) metrics.push_back(line.metric);
-    }
-    const auto place_of = [](const std::vector<std::string>& names, const std::string& name) {
-      return std::find(names.begin(), names.end(), name) - names.begin();
-    };
+    std::map<std::string, std::size_t> metrics, rows;
+    for (const Line& line : result_.lines) metrics.try_emplace(line.metric, metrics.size());
+    for (std::size_t i = 0; i < grid_.rows.size(); ++i) rows[grid_.rows[i]] = i;
     std::stable_sort(result_.lines.begin(), result_.lines.end(), [&](const Line& a, const Line& b) {
-      const auto x = std::pair(place_of(metrics, a.metric), place_of(grid_.rows, a.row));
-      return x < std::pair(place_of(metrics, b.metric), place_of(grid_.rows, b.row));
+      return std::pair(metrics.at(a.metric), rows.at(a.row)) < std::pair(metrics.at(b.metric), rows.at(b.row));
     });
   }
 
   void fill_centers() {
-    for (Line& line : result_.lines) {
-      const auto row =
-          static_cast<std::size_t>(std::find(grid_.rows.begin(), grid_.rows.end(), line.row) - grid_.rows.begin());
+    for (const auto& [key, place] : lines_) {
+      Line& line = result_.lines[place];
       for (std::size_t column = 0; column < grid_.columns.size(); ++column) {
-        if (const Cell* cell = grid_.cell(row, column)) line.entries[column].center = center_of(*cell, line.metric);
+        if (const Cell* cell = grid_.cell(key.first, column))
+          line.entries[column].center = center_of(*cell, line.metric);
       }
     }
   }
@@ -275,6 +288,7 @@ class FileComparer {
   Filter filter_;
   Grid grid_;
   std::vector<Match> matches_;
+  std::map<std::pair<std::size_t, std::string>, std::size_t> lines_;  // places in result_.lines while they are added
   FileComparison result_;
 };
 
