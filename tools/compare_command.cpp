@@ -1,10 +1,8 @@
 #include "compare_command.h"
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <ctime>
 #include <filesystem>
 #include <ostream>
 
@@ -16,13 +14,10 @@
 #include "compare/files/render.h"
 #include "compare/pair.h"
 #include "compare_options.h"
+#include "comparing.h"
 
 namespace qwenbench::tools {
 namespace {
-
-constexpr const char* kNoiseFile = "results/noise.json";
-
-std::string today() { return fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::time(nullptr))); }
 
 int save_noise(const std::vector<compare::Run>& runs, const CompareArguments& arguments, std::ostream& out,
                std::ostream& err) {
@@ -40,12 +35,6 @@ int save_noise(const std::vector<compare::Run>& runs, const CompareArguments& ar
   }
   err << fmt::format("noise floor written to {}\n", path.string());
   return 0;
-}
-
-std::optional<report::NoiseFile> find_noise(const CompareArguments& arguments) {
-  if (!arguments.noise_floor.empty()) return report::read_noise_file(arguments.noise_floor);
-  if (std::filesystem::exists(kNoiseFile)) return report::read_noise_file(kNoiseFile);
-  return std::nullopt;
 }
 
 std::string render(const compare::FileComparison& comparison, const CompareArguments& arguments) {
@@ -72,7 +61,7 @@ int compare_command(const std::vector<std::string>& args, std::ostream& out, std
   if (!arguments.output.empty()) require_writable(arguments.output);
   const std::vector<compare::Run> runs = compare::load_runs(inputs, {arguments.force, false});
   if (arguments.noise) return save_noise(runs, arguments, out, err);
-  options.noise = find_noise(arguments);
+  options.noise = find_noise(arguments.noise_floor);
   const compare::FileComparison comparison = compare::compare_files(runs, options);
   const std::string text = render(comparison, arguments);
   if (arguments.output.empty()) {

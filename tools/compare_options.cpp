@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "compare/pair.h"
+#include "comparing.h"
 #include "report/metrics.h"
 
 namespace qwenbench::tools {
@@ -20,21 +20,6 @@ std::vector<std::string> split(const std::string& text) {
     begin = end + 1;
   }
   return parts;
-}
-
-/// "median_ttft_ms=5%", "kld_mean=0.002".
-std::pair<std::string, double> parse_threshold(const std::string& text) {
-  const std::size_t equals = text.find('=');
-  const std::string value = equals == std::string::npos ? "" : text.substr(equals + 1);
-  char* end = nullptr;
-  double number = std::strtod(value.c_str(), &end);
-  const bool percent = std::string(end) == "%";
-  if (percent) number /= 100;
-  if (value.empty() || end == value.c_str() || !(*end == '\0' || percent) || !std::isfinite(number) || number < 0) {
-    throw InputError(fmt::format("--threshold {}: expected METRIC=CHANGE, as in median_ttft_ms=5% or kld_mean=0.002",
-                                 one_line(text, 80)));
-  }
-  return {text.substr(0, equals), number};
 }
 
 void check_format(const std::string& format) {
@@ -114,8 +99,7 @@ compare::FileCompareOptions options_of(const CompareArguments& arguments, const 
     report::metric_info(metric);
     options.timing_metrics.push_back(metric);
   }
-  for (const std::string& text : arguments.thresholds) options.minimum_effect.insert(parse_threshold(text));
-  compare::check_minimum_effects(options.minimum_effect);
+  options.minimum_effect = parse_thresholds(arguments.thresholds);
   if (!arguments.accept.empty()) options.accepted = report::read_accept_file(arguments.accept);
   options.today = today;
   return options;

@@ -101,6 +101,22 @@ class Experiment {
   }
 
   void load() {
+    if (options_.shared == nullptr || options_.shared->key != weights_key(profile_)) {
+      load_weights();
+    } else {
+      weights_ = options_.shared->weights;
+      model_ = options_.shared->model;
+    }
+    for (const profile::Variant& variant : profile_.variants) {
+      variants_.push_back({variant, std::nullopt});
+      report::VariantResult& result = result_.variants.emplace_back();
+      result.name = variant.name;
+      result.kv_cache_dtype = profile::name_of(variant.kv_cache_dtype);
+    }
+  }
+
+  void load_weights() {
+    if (options_.shared != nullptr) *options_.shared = {};  // the old ones go before the new ones come
     const bool dummy = profile_.load_format == "dummy";
     weights_ =
         dummy ? model::make_dummy_weights(directory_, profile_.workload.seed) : model::open_checkpoint(directory_);
@@ -111,12 +127,7 @@ class Experiment {
       progress.advance(static_cast<std::int64_t>(bytes));
     });
     progress.set(static_cast<std::int64_t>(weights_->total_bytes()));  // what is read but not kept counts too
-    for (const profile::Variant& variant : profile_.variants) {
-      variants_.push_back({variant, std::nullopt});
-      report::VariantResult& result = result_.variants.emplace_back();
-      result.name = variant.name;
-      result.kv_cache_dtype = profile::name_of(variant.kv_cache_dtype);
-    }
+    if (options_.shared != nullptr) *options_.shared = {weights_key(profile_), weights_, model_};
   }
 
   // ---- scales ----
@@ -310,7 +321,7 @@ class Experiment {
   std::optional<workload::Renderer> renderer_;
   workload::Workload timed_, quality_;
   std::unique_ptr<quality::ReferenceRows> file_reference_;
-  std::unique_ptr<model::WeightSource> weights_;
+  std::shared_ptr<model::WeightSource> weights_;
   std::shared_ptr<engine::Model> model_;
   std::vector<PreparedVariant> variants_;
   std::unique_ptr<calibration::KvStatistics> statistics_;  // where a calibration ran
@@ -320,6 +331,14 @@ class Experiment {
 };
 
 }  // namespace
+
+std::string weights_key(const profile::Profile& profile) {
+  const profile::EngineOptions& engine = profile.engine;
+  return fmt::format("{} {} {} seed {} device {} ranks {} threads {} {} pinned {}", profile.model, profile.model_config,
+                     profile.load_format, profile.load_format == "dummy" ? profile.workload.seed : 0,
+                     static_cast<int>(engine.device), engine.tensor_parallel_size, engine.cpu_threads,
+                     engine.all_reduce, static_cast<int>(engine.pin_memory));
+}
 
 int run_experiment(const profile::Profile& profile, const RunOptions& options, std::ostream& out, std::ostream& err) {
   return Experiment(profile, options, out, err).run();

@@ -179,6 +179,13 @@ RunNoise noise_of(const report::NoiseFile* noise, const Run& run, const std::str
   return {found->second.deviation, static_cast<double>(found->second.degrees_of_freedom), true};
 }
 
+std::optional<Tested> test_timing_of_cells(const Cell& base, const Cell& other, const std::string& metric,
+                                           const TestOptions& options, const report::NoiseFile* noise) {
+  const bool single = base.size() == 1 && other.size() == 1;
+  return single ? test_trials(*base.front(), *other.front(), metric, options, noise)
+                : test_over_files(base, other, metric, options);
+}
+
 std::vector<Tested> test_cells(const Cell& base, const Cell& other, const TestOptions& options,
                                const report::NoiseFile* noise) {
   const bool one_file = same_run(*base.front(), *other.front());
@@ -192,9 +199,7 @@ std::vector<Tested> test_cells(const Cell& base, const Cell& other, const TestOp
     all = test_quality(reference, mean_quality(base), mean_quality(other), of_quality);
   }
   for (const std::string& metric : options.timing_metrics) {
-    const bool single = base.size() == 1 && other.size() == 1;
-    std::optional<Tested> tested = single ? test_trials(*base.front(), *other.front(), metric, options, noise)
-                                          : test_over_files(base, other, metric, options);
+    std::optional<Tested> tested = test_timing_of_cells(base, other, metric, options, noise);
     if (tested) all.push_back(std::move(*tested));
   }
   return all;

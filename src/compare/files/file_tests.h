@@ -1,4 +1,4 @@
-// The tests of one cell against another: which unit (trial or file), which noise. Private to src/compare/files.
+// The tests of one cell against another: which unit (trial or file), which noise.
 #pragma once
 
 #include <optional>
@@ -28,6 +28,10 @@ RunNoise noise_of(const report::NoiseFile* noise, const Run& run, const std::str
 /// files, the change by Hodges and Lehmann. Quality: paired by request, the mean over a side's files.
 std::vector<Tested> test_cells(const Cell& base, const Cell& other, const TestOptions& options,
                                const report::NoiseFile* noise);
+
+/// One timing metric of the above; null where both sides were not measured.
+std::optional<Tested> test_timing_of_cells(const Cell& base, const Cell& other, const std::string& metric,
+                                           const TestOptions& options, const report::NoiseFile* noise);
 
 /// One metric of one cell; null where it was not measured.
 std::optional<Center> center_of(const Cell& cell, const std::string& metric);
