@@ -1,7 +1,6 @@
 #include "dry_run.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <ostream>
 
@@ -26,17 +25,6 @@ namespace {
 using engine::DeviceMemory;
 using engine::KvCapacity;
 using engine::MemoryPlan;
-
-DeviceMemory this_machine(const profile::Profile& profile) {
-  if (profile.engine.device == profile::Device::kCuda) {
-    throw DeviceError(
-        "engine.device is cuda, and no GPU answers here: plan for one with --assume-devices 2x24GiB,sm_89");
-  }
-  DeviceMemory devices;
-  devices.bytes = static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-  devices.name = fmt::format("CPU, {} of memory", size_text(devices.bytes));
-  return devices;
-}
 
 void check_compute_capability(const profile::Profile& profile, const DeviceMemory& devices) {
   if (!devices.is_gpu) return;
@@ -94,7 +82,7 @@ void print_warnings(const profile::Profile& profile, const workload::ModelLocati
 }  // namespace
 
 DeviceMemory devices_of(const profile::Profile& profile, const std::string& assume_devices) {
-  return assume_devices.empty() ? this_machine(profile) : engine::parse_devices(assume_devices);
+  return assume_devices.empty() ? engine::available_devices(profile.engine) : engine::parse_devices(assume_devices);
 }
 
 int dry_run(const profile::Profile& profile, const std::string& assume_devices, std::ostream& out) {

@@ -64,11 +64,14 @@ sweep::SweepRunOutcome run_cells(const profile::Sweep& sweep, const SweepArgumen
   options.resume = arguments.resume;
   options.progress = progress_style_for_stderr(arguments.quiet);
   options.cli_command = command;
-  std::optional<sweep::Predictor> predictor;
-  if (sweep.cells.front().profile.engine.device != profile::Device::kCuda) {
-    predictor.emplace(devices_of(sweep.cells.front().profile, ""));
-    options.predict_seconds = [&](const profile::Profile& profile) { return (*predictor)(profile).seconds; };
-  }
+  // Only how the cells compare matters here. No GPU is asked: a child process could not use it after its parent did.
+  engine::DeviceMemory device;
+  device.is_gpu = sweep.cells.front().profile.engine.device == profile::Device::kCuda;
+  device.count = 64;
+  device.bytes = std::int64_t{1} << 40;
+  device.sm_version = device.is_gpu ? 80 : 0;
+  sweep::Predictor predict(device);
+  options.predict_seconds = [&](const profile::Profile& profile) { return predict(profile).seconds; };
   return sweep::run_sweep(sweep, options, err);
 }
 

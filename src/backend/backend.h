@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "backend/token_score.h"
 #include "comm/communicator.h"
 #include "graph/plan.h"
 #include "model/weights.h"
@@ -76,6 +77,8 @@ struct StepInput {
   KvObserver* observer = nullptr;
 };
 
+inline constexpr std::int32_t kNoToken = -1;
+
 /// One rank. Not thread-safe: one call at a time, from that rank's thread; where the plan has more than one rank, all
 /// ranks make the same call at the same time.
 class Executor {
@@ -86,15 +89,29 @@ class Executor {
   virtual std::shared_ptr<const VisualFeatures> encode(const workload::Image& image) = 0;
 
   /// `pictures` are this rank's features, indexed by VisualSpan::picture. The final hidden states of output_rows stay
-  /// in the executor until the next call.
+  /// in the executor until the next call. May return before the device has done the work.
   virtual void execute(const StepInput& step, KvCache& cache,
                        std::span<const std::shared_ptr<const VisualFeatures>> pictures) = 0;
 
-  /// Copies them out: [output_rows, hidden].
+  /// Waits until the last step is done.
+  virtual void synchronize() {}
+
+  /// Copies the first rows of them out: [rows, hidden].
   virtual void read_hidden(std::span<float> out) = 0;
 
   /// hidden [rows, hidden] -> out [rows, vocab], whole on every rank; out may be empty on ranks other than 0.
   virtual void logits(std::span<const float> hidden, int rows, std::span<float> out) = 0;
+
+  /// Whether greedy() and compare() work where the logits are; where not, the caller uses logits().
+  virtual bool reduces_logits() const { return false; }
+
+  /// The tokens with the largest logits after the first tokens.size() output rows of the last step: the lowest id among
+  /// equals, kNoToken where no logit is a number. The same on every rank.
+  virtual void greedy(std::span<std::int32_t> tokens);
+
+  /// Both models' logits from their hidden states [rows, hidden], reduced to one score a row. The same on every rank.
+  virtual void compare(std::span<const float> reference_hidden, std::span<const float> variant_hidden,
+                       std::span<const std::int32_t> targets, std::span<TokenScore> out);
 
   /// Bytes of weights held by this rank, in the form they are kept.
   virtual std::size_t weight_bytes() const = 0;
@@ -102,7 +119,9 @@ class Executor {
 
 struct ExecutorOptions {
   int rank = 0;
-  int threads = 1;  // CPU threads of this rank
+  int threads = 1;                // CPU threads of this rank
+  int device = 0;                 // GPU of this rank
+  profile::EngineOptions engine;  // of a GPU: the largest step, CUDA graphs, all_reduce, pin_memory
   std::function<void(std::size_t bytes)>
       on_loaded;  // progress: called as weights are loaded, maybe from several threads
 };
@@ -112,5 +131,11 @@ struct ExecutorOptions {
 std::unique_ptr<Executor> make_cpu_executor(const graph::Plan& plan, const model::WeightSource& source,
                                             std::shared_ptr<comm::Communicator> communicator,
                                             const ExecutorOptions& options);
+
+/// The CUDA backend: bf16 activations, fp32 accumulation. `communicator` lets the ranks' threads agree; data goes from
+/// GPU to GPU. Throws DeviceError where this build has no CUDA backend, or the GPU cannot hold the model.
+std::unique_ptr<Executor> make_cuda_executor(const graph::Plan& plan, const model::WeightSource& source,
+                                             std::shared_ptr<comm::Communicator> communicator,
+                                             const ExecutorOptions& options);
 
 }  // namespace qwenbench::backend

@@ -1,6 +1,7 @@
 // What the ranks of one model say to each other. One object a rank; every rank makes the same calls in the same order.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,6 +25,10 @@ class Communicator {
 
   /// After a rank has failed: every rank that waits, now or later, throws DeviceError instead of waiting for ever.
   virtual void abort() = 0;
+
+  /// fn is called once, by the thread that aborts: for what else waits on behalf of the ranks (kernels). At once where
+  /// that has happened already.
+  virtual void on_abort(std::function<void()> fn) = 0;
 };
 
 std::unique_ptr<Communicator> make_single();

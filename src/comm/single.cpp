@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "comm/abort_hooks.h"
 #include "comm/communicator.h"
 
 namespace qwenbench::comm {
@@ -16,13 +17,18 @@ class SingleCommunicator final : public Communicator {
     std::copy(mine.begin(), mine.end(), out.begin());
   }
   void barrier() override { check(); }
-  void abort() override { aborted_ = true; }
+  void abort() override {
+    aborted_ = true;
+    hooks_.run();
+  }
+  void on_abort(std::function<void()> fn) override { hooks_.add(std::move(fn)); }
 
  private:
   void check() const {
     if (aborted_) throw DeviceError("the communicator was aborted after an earlier failure; load the model again");
   }
   bool aborted_ = false;
+  AbortHooks hooks_;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <stdexcept>
 
+#include "comm/abort_hooks.h"
 #include "comm/communicator.h"
 #include "comm/thread_barrier.h"
 
@@ -40,7 +41,13 @@ class Exchange {
     for (std::size_t i = 0; i < count; ++i) out[i] += right[i];
   }
 
+  void abort() {
+    barrier.abort();
+    abort_hooks.run();
+  }
+
   ThreadBarrier barrier;
+  AbortHooks abort_hooks;
 
  private:
   const int size_;
@@ -52,7 +59,7 @@ class ThreadCommunicator final : public Communicator {
   ThreadCommunicator(std::shared_ptr<Exchange> exchange, int rank) : exchange_(std::move(exchange)), rank_(rank) {}
 
   /// A rank whose thread ends (an exception unwinds it) must not leave the others waiting.
-  ~ThreadCommunicator() override { exchange_->barrier.abort(); }
+  ~ThreadCommunicator() override { exchange_->abort(); }
 
   int rank() const override { return rank_; }
   int size() const override { return exchange_->size(); }
@@ -84,7 +91,8 @@ class ThreadCommunicator final : public Communicator {
   }
 
   void barrier() override { exchange_->barrier.arrive_and_wait(); }
-  void abort() override { exchange_->barrier.abort(); }
+  void abort() override { exchange_->abort(); }
+  void on_abort(std::function<void()> fn) override { exchange_->abort_hooks.add(std::move(fn)); }
 
  private:
   std::shared_ptr<Exchange> exchange_;

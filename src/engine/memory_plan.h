@@ -22,6 +22,10 @@ struct DeviceMemory {
 /// "2x24GiB,sm_89" (also "24GiB,sm_90", "1x143771MiB,sm_90a"). Throws InputError that shows the form.
 DeviceMemory parse_devices(const std::string& text);
 
+/// What `options.device` means on this machine: its GPUs (auto: where there are any), or its CPU. Throws DeviceError
+/// where a GPU is asked for and none answers.
+DeviceMemory available_devices(const profile::EngineOptions& options);
+
 /// The KV cache of one rank at one storage format.
 struct KvCapacity {
   profile::KvCacheDtype dtype = profile::KvCacheDtype::kBFloat16;

@@ -15,6 +15,7 @@ struct Model::State {
   std::vector<std::shared_ptr<comm::Communicator>> communicators;
   std::vector<std::unique_ptr<backend::Executor>> executors;
   int threads = 0;
+  MemoryPlan memory;
   ThreadPool pool;  // one thread a rank; rank 0 is the caller
   std::mutex mutex;
   std::exception_ptr first_error;
@@ -55,6 +56,9 @@ int Model::ranks() const { return static_cast<int>(state_->executors.size()); }
 int Model::threads() const { return state_->threads; }
 std::size_t Model::weight_bytes(int rank) const { return state_->executors.at(rank)->weight_bytes(); }
 
+const MemoryPlan& Model::memory() const { return state_->memory; }
+void Model::set_memory(const MemoryPlan& memory) { state_->memory = memory; }
+
 void Model::run(const std::function<void(backend::Executor& executor, int rank)>& fn) {
   State& state = *state_;
   if (state.failed) throw DeviceError("the model cannot be used any more after an earlier failure; load it again");
@@ -78,6 +82,17 @@ std::vector<float> Model::logits(std::span<const float> hidden, int rows) {
     executor.logits(hidden, rows, rank == 0 ? std::span<float>(logits) : std::span<float>());
   });
   return logits;
+}
+
+bool Model::compare(std::span<const float> reference, std::span<const float> variant,
+                    std::span<const std::int32_t> targets, std::span<backend::TokenScore> out) {
+  if (!state_->executors.front()->reduces_logits()) return false;
+  run([&](backend::Executor& executor, int rank) {
+    if (rank == 0) return executor.compare(reference, variant, targets, out);
+    std::vector<backend::TokenScore> same(out.size());
+    executor.compare(reference, variant, targets, same);
+  });
+  return true;
 }
 
 }  // namespace qwenbench::engine

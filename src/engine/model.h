@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "engine/memory_plan.h"
 #include "model/weights.h"
 #include "profile/profile.h"
 
@@ -31,6 +32,8 @@ class Model {
   int ranks() const;
   int threads() const;  // CPU threads over all ranks
   std::size_t weight_bytes(int rank) const;
+  /// What load() planned; without it (from_executors) a CPU's, with no KV memory.
+  const MemoryPlan& memory() const;
 
   /// Runs fn(executor, rank) on every rank's own thread and waits. If one throws, the others are released (abort) and
   /// the first error is rethrown; the model is then unusable.
@@ -39,9 +42,15 @@ class Model {
   /// hidden [rows, hidden_size] -> logits [rows, vocab_size], fp32.
   std::vector<float> logits(std::span<const float> hidden, int rows);
 
+  /// One score for each row of both models' hidden states [rows, hidden_size], computed where the logits are. False
+  /// where this backend leaves that to the caller.
+  bool compare(std::span<const float> reference, std::span<const float> variant, std::span<const std::int32_t> targets,
+               std::span<backend::TokenScore> out);
+
  private:
   struct State;
   explicit Model(std::unique_ptr<State> state);
+  void set_memory(const MemoryPlan& memory);
   std::unique_ptr<State> state_;
 };
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "comm/communicator.h"
+#include "engine/memory_plan.h"
 #include "engine/model.h"
 #include "graph/plan.h"
 
@@ -14,14 +15,6 @@ namespace {
 
 using Executors = std::vector<std::unique_ptr<backend::Executor>>;
 using Communicators = std::vector<std::shared_ptr<comm::Communicator>>;
-
-void require_cpu(profile::Device device) {
-  if (device == profile::Device::kCuda) {
-    throw DeviceError(
-        "this build has no CUDA backend: configure with --preset cuda where nvcc is found, or set "
-        "engine.device to \"cpu\"");
-  }
-}
 
 Communicators make_communicators(int ranks) {
   Communicators communicators;
@@ -35,14 +28,18 @@ Communicators make_communicators(int ranks) {
 
 /// All ranks load at the same time. The first error ends it: the others stop at their next collective, or when done.
 Executors load_executors(const graph::Plan& plan, const model::WeightSource& source, const Communicators& communicators,
-                         int threads, const std::function<void(std::size_t)>& on_loaded) {
+                         bool cuda, backend::ExecutorOptions options) {
   Executors executors(communicators.size());
   std::mutex mutex;
   std::exception_ptr first_error;
   ThreadPool pool(static_cast<int>(communicators.size()));
   pool.run([&](int rank) {
     try {
-      executors[rank] = backend::make_cpu_executor(plan, source, communicators[rank], {rank, threads, on_loaded});
+      backend::ExecutorOptions mine = options;
+      mine.rank = rank;
+      mine.device = rank;
+      const auto make = cuda ? backend::make_cuda_executor : backend::make_cpu_executor;
+      executors[rank] = make(plan, source, communicators[rank], mine);
     } catch (...) {
       std::lock_guard lock(mutex);
       if (!first_error) first_error = std::current_exception();
@@ -57,15 +54,22 @@ Executors load_executors(const graph::Plan& plan, const model::WeightSource& sou
 
 std::shared_ptr<Model> Model::load(const model::WeightSource& source, const profile::EngineOptions& options,
                                    const std::function<void(std::size_t bytes)>& on_loaded) {
-  require_cpu(options.device);
+  const DeviceMemory devices = available_devices(options);
   const int ranks = options.tensor_parallel_size;
   const graph::Plan plan = graph::build_plan(source.config(), ranks);
+  const MemoryPlan memory = plan_memory(source.config(), options, devices);
   const int cores = options.cpu_threads > 0 ? options.cpu_threads : available_cores();
   const int threads = std::max(1, cores / ranks);
   auto communicators = make_communicators(ranks);
+  backend::ExecutorOptions executor;
+  executor.threads = threads;
+  executor.engine = options;
+  executor.on_loaded = on_loaded;
   try {
-    auto executors = load_executors(plan, source, communicators, threads, on_loaded);
-    return from_executors(source.config(), std::move(executors), std::move(communicators), threads * ranks);
+    auto executors = load_executors(plan, source, communicators, devices.is_gpu, executor);
+    auto model = from_executors(source.config(), std::move(executors), std::move(communicators), threads * ranks);
+    model->set_memory(memory);
+    return model;
   } catch (const std::bad_alloc&) {
     throw DeviceError("not enough memory for the model's weights; use a smaller or a quantized checkpoint");
   }

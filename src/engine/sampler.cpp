@@ -28,9 +28,7 @@ float largest(std::span<const float> logits) {
 
 float checked_largest(std::span<const float> logits) {
   const float best = largest(logits);
-  if (!std::isfinite(best)) {
-    throw DeviceError("the model's logits are not finite; check the checkpoint and the KV scales");
-  }
+  if (!std::isfinite(best)) throw_not_finite();
   return best;
 }
 
@@ -65,6 +63,10 @@ void normalize(std::vector<Candidate>& all) {
 }
 
 }  // namespace
+
+void throw_not_finite() {
+  throw DeviceError("the model's logits are not finite; check the checkpoint and the KV scales");
+}
 
 std::int32_t greedy(std::span<const float> logits) {
   const float best = checked_largest(logits);

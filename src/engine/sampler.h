@@ -13,6 +13,9 @@ namespace qwenbench::engine {
 /// Below this temperature sampling is greedy, as in vLLM.
 inline constexpr double kGreedyTemperature = 1e-5;
 
+/// What is thrown where no logit is a number.
+[[noreturn]] void throw_not_finite();
+
 /// The token with the largest logit; the lowest id among equals. Throws DeviceError where no logit is a number.
 std::int32_t greedy(std::span<const float> logits);
 

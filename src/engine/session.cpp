@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "engine/block_manager.h"
 #include "engine/encoder_cache.h"
+#include "engine/memory_plan.h"
 #include "engine/prefix_cache.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
@@ -29,9 +30,15 @@ int resolve_max_model_len(const profile::EngineOptions& engine, const model::Mod
   return engine.max_model_len > 0 ? engine.max_model_len : longest;
 }
 
+/// A GPU's cache takes what the memory plan leaves; a CPU's what the options say.
 int resolve_num_blocks(const SessionOptions& options, const Model& model) {
   if (options.num_blocks > 0) return options.num_blocks;
   const auto& engine = options.engine;
+  if (model.memory().is_gpu) {
+    const KvCapacity capacity = kv_capacity(model.config(), model.memory(), options.kv_cache_dtype);
+    require_fits(model.memory(), capacity);
+    return static_cast<int>(std::min<std::int64_t>(capacity.num_blocks, std::numeric_limits<std::int32_t>::max() / 2));
+  }
   const std::size_t block =
       backend::kv_block_bytes(model.config(), model.ranks(), options.kv_cache_dtype, engine.block_size);
   const double blocks = engine.cpu_kv_cache_gib * 0x1p30 / static_cast<double>(block);
@@ -60,6 +67,8 @@ SchedulerLimits scheduler_limits(const profile::EngineOptions& engine) {
   return {engine.max_num_seqs, engine.max_num_batched_tokens, engine.enable_chunked_prefill, engine.block_size};
 }
 
+constexpr std::int32_t kNotSampled = -2;
+
 bool contains(const std::vector<std::int32_t>& ids, std::int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
@@ -74,6 +83,7 @@ struct Session::State {
   void emit_tokens();
   void emit_scores();
   void finish_sequences();
+  std::int32_t sampled_token(std::size_t row, const Sequence& sequence) const;
   FinishReason finish_reason(const Sequence& sequence, std::int32_t token) const;
 
   std::shared_ptr<Model> model;
@@ -89,8 +99,9 @@ struct Session::State {
   StepBatch batch;
   StepEvents events;
   SessionCounters counters;
-  std::vector<std::vector<float>> hidden;  // by rank: [output rows, hidden size]
-  std::vector<float> logits;               // [sampled sequences, vocabulary]
+  std::vector<std::vector<float>> hidden;    // by rank: [output rows, hidden size]
+  std::vector<std::int32_t> sampled_tokens;  // by the device; kNotSampled: from logits
+  std::vector<float> logits;                 // [sampled sequences, vocabulary]
   std::vector<const Sequence*> finished;
 };
 
@@ -113,21 +124,41 @@ Session::State::State(std::shared_ptr<Model> its_model, const SessionOptions& it
   }
 }
 
-/// Every rank does the same: encodes the new pictures, runs the step, and computes the logits that are sampled from.
+/// Every rank does the same: encodes the new pictures, runs the step, and computes what the host needs of it: tokens
+/// where the device can choose them, logits where it cannot, hidden states where rows are scored.
 void Session::State::execute() {
   const backend::StepInput input = batch.input(options.observer);
-  const int sampled = static_cast<int>(batch.sampled().size());
-  const std::size_t width = model->config().text.hidden_size;
-  logits.resize(sampled * static_cast<std::size_t>(model->config().text.vocab_size));
+  const std::size_t sampled = batch.sampled().size(), width = model->config().text.hidden_size;
+  const bool device_samples = std::all_of(batch.sampled().begin(), batch.sampled().end(), [](const Sequence* sequence) {
+    return sequence->request.sampling.temperature < kGreedyTemperature;
+  });
+  sampled_tokens.assign(sampled, kNotSampled);
   model->run([&](backend::Executor& executor, int rank) {
     for (const auto& item : batch.to_encode()) item.picture->ranks[rank] = executor.encode(*item.image);
     executor.execute(input, *caches[rank], batch.features(rank));
+    const bool greedily = sampled > 0 && device_samples && executor.reduces_logits();
+    if (greedily) {
+      std::vector<std::int32_t> tokens(sampled);
+      executor.greedy(tokens);
+      if (rank == 0) sampled_tokens = std::move(tokens);
+    }
+    const bool reads = !batch.scored().empty() || (sampled > 0 && !greedily);
+    if (!reads) return executor.synchronize();
     hidden[rank].resize(batch.num_outputs() * width);
-    if (batch.num_outputs() > 0) executor.read_hidden(hidden[rank]);
-    if (sampled == 0) return;
+    executor.read_hidden(hidden[rank]);
+    if (sampled == 0 || greedily) return;
+    if (rank == 0) logits.resize(sampled * static_cast<std::size_t>(model->config().text.vocab_size));
     const auto states = std::span<const float>(hidden[rank]).first(sampled * width);
-    executor.logits(states, sampled, rank == 0 ? std::span<float>(logits) : std::span<float>());
+    executor.logits(states, static_cast<int>(sampled), rank == 0 ? std::span<float>(logits) : std::span<float>());
   });
+}
+
+std::int32_t Session::State::sampled_token(std::size_t row, const Sequence& sequence) const {
+  if (sampled_tokens[row] == backend::kNoToken) throw_not_finite();
+  if (sampled_tokens[row] != kNotSampled) return sampled_tokens[row];
+  const std::size_t vocabulary = model->config().text.vocab_size;
+  const auto its_logits = std::span<const float>(logits).subspan(row * vocabulary, vocabulary);
+  return sample(its_logits, sequence.request.sampling, sequence.generated());
 }
 
 void Session::State::complete(const Schedule& schedule) {
@@ -144,12 +175,10 @@ void Session::State::complete(const Schedule& schedule) {
 }
 
 void Session::State::emit_tokens() {
-  const std::size_t vocabulary = model->config().text.vocab_size;
   for (std::size_t row = 0; row < batch.sampled().size(); ++row) {
     Sequence& sequence = *batch.sampled()[row];
     const int index = sequence.generated();
-    const auto its_logits = std::span<const float>(logits).subspan(row * vocabulary, vocabulary);
-    const std::int32_t token = sample(its_logits, sequence.request.sampling, index);
+    const std::int32_t token = sampled_token(row, sequence);
     sequence.tokens.push_back(token);
     const FinishReason reason = finish_reason(sequence, token);
     events.tokens.push_back({sequence.id, token, index, reason});

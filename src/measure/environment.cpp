@@ -12,6 +12,7 @@
 #include <sstream>
 #include <vector>
 
+#include "backend/devices.h"
 #include "base/thread_pool.h"
 
 namespace qwenbench::measure {
@@ -101,6 +102,16 @@ report::Environment host_environment() {
   utsname name{};
   if (::uname(&name) == 0) result.os = fmt::format("{} {} {}", name.sysname, name.release, name.machine);
   result.wsl = is_wsl(read_text("/proc/version"));
+  const backend::GpuSystem system = backend::describe_gpus();
+  for (const backend::GpuInfo& gpu : system.gpus) {
+    result.devices.push_back({gpu.name, gpu.uuid, fmt::format("{}.{}", gpu.sm_version / 10, gpu.sm_version % 10),
+                              gpu.memory_bytes, gpu.power_limit_w, gpu.sm_clock_mhz});
+  }
+  result.driver_version = system.driver_version;
+  result.cuda_version = system.cuda_version;
+  result.nccl_version = system.nccl_version;
+  result.topology = system.topology;
+  result.p2p = system.p2p;
   return result;
 }
 

@@ -220,6 +220,10 @@ class Experiment {
     options.hidden_size = model_->config().text.hidden_size;
     options.vocab_size = model_->config().text.vocab_size;
     options.logits = [this](std::span<const float> hidden, int rows) { return model_->logits(hidden, rows); };
+    options.compare = [this](std::span<const float> reference, std::span<const float> variant,
+                             std::span<const std::int32_t> targets, std::span<backend::TokenScore> out) {
+      return model_->compare(reference, variant, targets, out);
+    };
     options.reference_name =
         file_reference_ ? options_.reference_logits->filename().string() : profile_.variants[0].name;
     return options;

@@ -92,7 +92,7 @@ std::vector<Warning> find_warnings(const profile::Profile& profile, const std::v
   if (result.engine.dummy_weights()) {
     warnings.push_back({"DUMMY_WEIGHTS",
                         "weights are random: timings mean something, quality and verdict do not exist, and FP8 scales "
-                        "that would be calibrated are 1.0",
+                        "that would be calibrated are 1.0; a model without a tokenizer is timed on random tokens",
                         std::nullopt});
   }
   for (std::size_t i = 0; i < variants.size(); ++i) {
@@ -110,18 +110,21 @@ report::EngineInfo describe_engine(const profile::Profile& profile, const model:
   info.model_fingerprint = weights.fingerprint();
   info.quantization = weights.config().quantization.describe();
   info.weights = weights.is_dummy() ? "dummy" : "checkpoint";
+  info.device = model.memory().is_gpu ? "cuda" : "cpu";
   info.tp_size = model.ranks();
   info.kv_block_size = profile.engine.block_size;
   info.num_kv_blocks = first.num_kv_blocks;
   const std::size_t block = backend::kv_block_bytes(model.config(), model.ranks(),
                                                     profile.variants.front().kv_cache_dtype, profile.engine.block_size);
-  const std::int64_t activations = engine::activation_bytes_per_rank(model.config(), profile.engine, false);
+  const std::int64_t activations =
+      engine::activation_bytes_per_rank(model.config(), profile.engine, model.memory().is_gpu);
   for (int rank = 0; rank < model.ranks(); ++rank) {
     report::RankMemory memory;
     memory.weights = static_cast<std::int64_t>(model.weight_bytes(rank));
     memory.kv = first.num_kv_blocks * static_cast<std::int64_t>(block);
     memory.activations = activations;
-    memory.free = std::max<std::int64_t>(0, memory_size / model.ranks() - memory.weights - memory.kv - activations);
+    const std::int64_t size = model.memory().is_gpu ? model.memory().device : memory_size / model.ranks();
+    memory.free = std::max<std::int64_t>(0, size - memory.weights - memory.kv - activations);
     info.memory.push_back(memory);
   }
   return info;

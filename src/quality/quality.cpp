@@ -43,12 +43,17 @@ class Comparer {
  private:
   void compare(std::size_t index, int first, std::span<const float> hidden, int rows) {
     const Request& request = block_[index];
-    const std::vector<float> mine = options_.logits(hidden, rows);
-    const std::vector<float> theirs = reference_.logits(begin_ + index, first, rows);
     const std::span<const std::int32_t> targets(request.forced.data() + request.score_from + first,
                                                 static_cast<std::size_t>(rows));
     const std::span<TokenScore> out(scores_[index].data() + first, static_cast<std::size_t>(rows));
-    compare_logits(theirs, mine, options_.vocab_size, targets, out, pool_);
+    const auto reference_hidden = reference_.hidden(begin_ + index, first, rows);
+    const bool done =
+        options_.compare && !reference_hidden.empty() && options_.compare(reference_hidden, hidden, targets, out);
+    if (!done) {
+      const std::vector<float> mine = options_.logits(hidden, rows);
+      const std::vector<float> theirs = reference_.logits(begin_ + index, first, rows);
+      compare_logits(theirs, mine, options_.vocab_size, targets, out, pool_);
+    }
     for (int row = 0; row < rows; ++row) {
       if (out[row].finite) continue;
       throw InputError(

@@ -26,6 +26,7 @@ struct ScoringOptions {
   int hidden_size = 0;
   int vocab_size = 0;
   LogitsFunction logits;
+  CompareFunction compare;  // may be empty
   /// Memory: the reference's hidden states of one block of requests; beside them two tiles of logits and one step's
   /// hidden states.
   std::size_t block_bytes = std::size_t{512} << 20;

@@ -20,10 +20,15 @@ void HiddenReference::store(std::size_t request, int first, std::span<const floa
             hidden_[request].begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(first) * hidden_size_));
 }
 
+std::span<const float> ReferenceRows::hidden(std::size_t, int, int) const { return {}; }
+
+std::span<const float> HiddenReference::hidden(std::size_t request, int first, int rows) const {
+  return std::span(hidden_[request - begin_])
+      .subspan(static_cast<std::size_t>(first) * hidden_size_, static_cast<std::size_t>(rows) * hidden_size_);
+}
+
 std::vector<float> HiddenReference::logits(std::size_t request, int first, int rows) const {
-  const std::span<const float> all = hidden_[request - begin_];
-  return logits_(
-      all.subspan(static_cast<std::size_t>(first) * hidden_size_, static_cast<std::size_t>(rows) * hidden_size_), rows);
+  return logits_(hidden(request, first, rows), rows);
 }
 
 std::vector<std::size_t> blocks_of(std::span<const workload::Request> requests, int hidden_size,

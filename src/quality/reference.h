@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/token_score.h"
 #include "workload/request.h"
 
 namespace qwenbench::quality {
@@ -14,11 +15,18 @@ namespace qwenbench::quality {
 /// hidden [rows, hidden_size] -> logits [rows, vocab], fp32 (engine::Model::logits).
 using LogitsFunction = std::function<std::vector<float>(std::span<const float> hidden, int rows)>;
 
+/// Scores rows of both models' hidden states where the logits are computed, on the device: out [rows]. Returns false
+/// where it cannot.
+using CompareFunction = std::function<bool(std::span<const float> reference, std::span<const float> variant,
+                                           std::span<const std::int32_t> targets, std::span<backend::TokenScore> out)>;
+
 class ReferenceRows {
  public:
   virtual ~ReferenceRows() = default;
   /// Logits [rows, vocab] of scored rows first ... of `request` (it counts in the whole quality set).
   virtual std::vector<float> logits(std::size_t request, int first, int rows) const = 0;
+  /// Their hidden states [rows, hidden_size]; empty where only logits are known.
+  virtual std::span<const float> hidden(std::size_t request, int first, int rows) const;
 };
 
 /// The final hidden states of one block of requests, exact in fp32: hidden_size * 4 bytes a scored token instead of
@@ -31,6 +39,7 @@ class HiddenReference : public ReferenceRows {
   /// `request` counts in the block.
   void store(std::size_t request, int first, std::span<const float> hidden);
   std::vector<float> logits(std::size_t request, int first, int rows) const override;
+  std::span<const float> hidden(std::size_t request, int first, int rows) const override;
 
  private:
   std::size_t begin_;

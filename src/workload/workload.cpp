@@ -170,9 +170,11 @@ Workload forced_workload(const profile::Profile& profile, const std::string& nam
 Workload make_timing_workload(const profile::Profile& profile, Renderer& renderer) {
   const profile::WorkloadOptions& options = profile.workload;
   Workload workload;
-  workload.dataset_name = options.dataset;
+  // Dummy weights often come without a tokenizer: a config is enough to time the shapes, on random tokens.
+  const bool random = options.dataset == "random" || (profile.load_format == "dummy" && !renderer.has_tokenizer());
+  workload.dataset_name = random ? "random" : options.dataset;
   std::optional<Dataset> dataset;
-  if (options.dataset == "random") {
+  if (random) {
     workload.dataset_sha256 = sha256_hex(describe_random(options));
     workload.requests = random_requests(options, renderer);
   } else {

@@ -6,7 +6,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/kv_cache.h"
 #include "backend/cpu/rank_context.h"
-#include "backend/cpu/rope_table.h"
+#include "backend/rope_table.h"
 
 namespace qwenbench::backend::cpu {
 

@@ -4,28 +4,10 @@
 #include <atomic>
 #include <cmath>
 
+#include "backend/position_table.h"
+
 namespace qwenbench::backend::cpu {
 namespace {
-
-/// Where a grid line of `count` falls on the learned table: torch.linspace(0, side - 1, count) in fp32, computed from
-/// both ends as PyTorch does.
-struct Interpolation {
-  int floor, ceil;
-  float weight;  // of ceil
-};
-
-std::vector<Interpolation> interpolate(int count, int side) {
-  std::vector<Interpolation> result;
-  const float end = static_cast<float>(side - 1);
-  const float step = count > 1 ? end / static_cast<float>(count - 1) : 0.0f;
-  for (int i = 0; i < count; ++i) {
-    const float at =
-        i < count / 2 || count == 1 ? step * static_cast<float>(i) : end - step * static_cast<float>(count - 1 - i);
-    const int floor = static_cast<int>(at);
-    result.push_back({floor, std::min(floor + 1, side - 1), at - static_cast<float>(floor)});
-  }
-  return result;
-}
 
 /// Head layout of the tower's qkv buffer, and heads padded to whole vectors.
 struct Heads {
@@ -95,13 +77,13 @@ void attend_block(const RankContext& context, HeadTiles& tiles, const Heads& h, 
 void run(RankContext& context, Activations& acts, const ImagePass& pass, const graph::AddPositionEmbedding& op,
          const PositionTable& table) {
   const int width = acts.width(op.x), merge = context.plan.config.vision.spatial_merge_size;
-  const auto rows = interpolate(pass.grid_h, table.side), columns = interpolate(pass.grid_w, table.side);
+  const auto rows = table_positions(pass.grid_h, table.side), columns = table_positions(pass.grid_w, table.side);
   float* x = acts.data(op.x);
   const auto entry = [&](int row, int column) {
     return table.values.data() + (std::int64_t{row} * table.side + column) * width;
   };
   const auto add_patch = [&](int row, int column) {
-    const Interpolation &y = rows[row], &z = columns[column];
+    const TablePosition &y = rows[row], &z = columns[column];
     const float w00 = (1 - y.weight) * (1 - z.weight), w01 = (1 - y.weight) * z.weight;
     const float w10 = y.weight * (1 - z.weight), w11 = y.weight * z.weight;
     const float *e00 = entry(y.floor, z.floor), *e01 = entry(y.floor, z.ceil), *e10 = entry(y.ceil, z.floor),

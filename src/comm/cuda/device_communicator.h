@@ -1,5 +1,6 @@
-// Collectives between GPUs, one object a rank, queued on that rank's stream. Every rank makes the same calls in the same
-// order. Host-side agreement (set-up, abort) goes through the host Communicator.
+// Collectives between GPUs, one object a rank, queued on that rank's stream. Every rank makes the same calls, of the
+// same sizes, in the same order, from its own thread with its device current. They can be captured in CUDA graphs,
+// which must be destroyed before the communicator.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -9,22 +10,9 @@
 #include <string>
 
 #include "comm/communicator.h"
+#include "kernels/add_norm.h"
 
 namespace qwenbench::comm {
-
-/// residual [rows, width] += sum over ranks of partial [rows, width] (+ bias [width]) (+ features of a row);
-/// out = RMSNorm(residual) * weight. bf16, sums in fp32 in rank order, so that every rank holds the same bits.
-struct AllReduceAddNorm {
-  void* partial = nullptr;   // a buffer of symmetric(), or any other
-  void* residual = nullptr;  // bf16
-  void* out = nullptr;       // null: no norm
-  const void* weight = nullptr;
-  const void* bias = nullptr;             // added once; null: none
-  const void* features = nullptr;         // [features, width] bf16; null: none
-  const int* feature_of_row = nullptr;    // [rows], -1: none
-  int rows = 0, width = 0;
-  float eps = 0;
-};
 
 class DeviceCommunicator {
  public:
@@ -33,21 +21,44 @@ class DeviceCommunicator {
   virtual int size() const = 0;
   virtual std::string name() const = 0;  // "p2p" | "nccl"
 
-  /// Device memory that peers can reach too, the same bytes on every rank; owned by this object. A plain buffer where
-  /// the implementation needs no such thing. A collective call.
-  virtual void* symmetric(std::size_t bytes) = 0;
+  /// bf16 values [count], 16-byte aligned, become their sum over ranks: the same bits on every rank.
+  virtual void all_reduce(__nv_bfloat16* values, std::size_t count, cudaStream_t stream) = 0;
 
-  /// bf16 values [count] become the sum over ranks.
-  virtual void all_reduce(void* values, std::size_t count, cudaStream_t stream) = 0;
+  /// out [rows, ranks, row_bytes]: out[row][r] = rank r's mine[row]: the concatenation of columns. Of bf16 or fp32
+  /// values (a NaN stays some NaN).
+  virtual void all_gather(const void* mine, int rows, std::size_t row_bytes, void* out, cudaStream_t stream) = 0;
 
-  /// out[r * bytes ...] = rank r's `mine`.
-  virtual void all_gather(const void* mine, void* out, std::size_t bytes, cudaStream_t stream) = 0;
+  /// kernels::add_norm() where args.partial is this rank's part of a sum over ranks; afterwards its content is
+  /// undefined. residual must hold the same bits on all ranks, and does so afterwards.
+  virtual void all_reduce_add_norm(const kernels::AddNorm& args, cudaStream_t stream) = 0;
 
-  virtual void all_reduce_add_norm(const AllReduceAddNorm& args, cudaStream_t stream) = 0;
+  /// Returns when the stream's work is done. Throws DeviceError where a peer did not come: after the time-out, or as
+  /// soon as the host communicator is aborted. Use it instead of cudaStreamSynchronize(), which may wait for ever.
+  virtual void synchronize(cudaStream_t stream) = 0;
 
-  /// Throws DeviceError where a kernel of this rank gave up waiting for a peer (time-out, or abort of the host
-  /// communicator). To be called after the stream was synchronized.
+  /// Throws DeviceError where collectives that have ended are known to have failed. For streams that were waited for
+  /// in another way.
   virtual void check() = 0;
 };
+
+struct DeviceCommunicatorOptions {
+  /// How long to wait for a peer: p2p: in one collective; nccl: in one synchronize(), the work of the stream included
+  /// (at least a minute).
+  double time_out_s = 5;
+  /// p2p, more than two ranks: all_reduce_add_norm() of at least so many bytes is two-shot. 0: always, also for two.
+  std::size_t two_shot_bytes = 512 << 10;
+};
+
+/// Over our own kernels; the ranks are threads of one process. A collective call, with this rank's device current; all
+/// devices need peer access to each other, several ranks may share one. The host communicator is used here only, and
+/// its abort() makes waiting kernels stop.
+std::unique_ptr<DeviceCommunicator> make_p2p(std::shared_ptr<Communicator> host,
+                                             const DeviceCommunicatorOptions& options = {});
+
+/// Over NCCL; each rank has its own device. A collective call, with this rank's device current. Throws DeviceError
+/// where this build has no NCCL.
+std::unique_ptr<DeviceCommunicator> make_nccl(std::shared_ptr<Communicator> host,
+                                              const DeviceCommunicatorOptions& options = {});
+bool has_nccl();
 
 }  // namespace qwenbench::comm

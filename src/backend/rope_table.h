@@ -8,7 +8,7 @@
 
 #include "model/config.h"
 
-namespace qwenbench::backend::cpu {
+namespace qwenbench::backend {
 
 /// Angles position * theta^(-2j / head_dim), fp32, kept for every position met so far.
 class RopeTable {
@@ -32,4 +32,4 @@ class RopeTable {
 void vision_rope(int grid_h, int grid_w, int merge_size, int head_dim, std::vector<float>& cos,
                  std::vector<float>& sin);
 
-}  // namespace qwenbench::backend::cpu
+}  // namespace qwenbench::backend

@@ -1,9 +1,9 @@
-#include "backend/cpu/rope_table.h"
+#include "backend/rope_table.h"
 
 #include <algorithm>
 #include <cmath>
 
-namespace qwenbench::backend::cpu {
+namespace qwenbench::backend {
 namespace {
 
 /// 1 / theta^(2j / dim), each step in fp32 as the model's authors compute it.
@@ -77,4 +77,4 @@ void vision_rope(int grid_h, int grid_w, int merge_size, int head_dim, std::vect
         }
 }
 
-}  // namespace qwenbench::backend::cpu
+}  // namespace qwenbench::backend

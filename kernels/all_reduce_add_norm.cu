@@ -1,0 +1,207 @@
+#include "kernels/all_reduce_add_norm.h"
+#include "kernels/all_reduce_exchange.cuh"
+#include "kernels/norm_row.cuh"
+
+namespace qwenbench::kernels {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+__device__ __forceinline__ Bf16x8 as_values(const uint4& v) { return *reinterpret_cast<const Bf16x8*>(&v); }
+__device__ __forceinline__ uint4 as_unit(const Bf16x8& v) { return *reinterpret_cast<const uint4*>(&v); }
+
+__device__ __forceinline__ void add(const void* matrix, long long at, float (&values)[8]) {
+  float more[8];
+  unpack(reinterpret_cast<const Bf16x8*>(matrix)[at], more);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) values[i] += more[i];
+}
+
+/// A block's share of the rows; a row is one group in the one-shot exchange, `ranks` rows are one in the two-shot.
+template <int kRanks, int kVectors>
+class RowExchange {
+ public:
+  __device__ RowExchange(const PeerExchange& x, const AddNorm& a, float* shared)
+      : x_(x), a_(a), vectors_(a.width / 8), shared_(shared) {
+    if (a_.out) {
+      for_my_vectors<kVectors>(
+          vectors_, [&](int v, int column) { weight_[v] = reinterpret_cast<const Bf16x8*>(a_.weight)[column]; });
+    }
+  }
+
+  __device__ void take_turn() { turn_ = kernels::take_turn(x_); }
+  __device__ void end_turn() { kernels::end_turn(x_, turn_, a_.rows * vectors_ * 16LL); }
+
+  /// Sends this rank's part of a row to all, or to one rank; `mine` keeps it.
+  __device__ void send_to_all(long long row, uint4 (&mine)[kVectors]) {
+    for_my_vectors<kVectors>(vectors_, [&](int v, int column) {
+      mine[v] = reinterpret_cast<const uint4*>(a_.partial)[row * vectors_ + column];
+      kernels::send_to_all(x_, turn_, row * vectors_ + column, mine[v]);
+    });
+  }
+  __device__ void send(long long row, int to) {
+    for_my_vectors<kVectors>(vectors_, [&](int, int column) {
+      const long long at = row * vectors_ + column;
+      kernels::send(x_, turn_, to, at, reinterpret_cast<const uint4*>(a_.partial)[at]);
+    });
+  }
+  __device__ void load(long long row, uint4 (&mine)[kVectors]) {
+    for_my_vectors<kVectors>(vectors_, [&](int v, int column) {
+      mine[v] = reinterpret_cast<const uint4*>(a_.partial)[row * vectors_ + column];
+    });
+  }
+
+  /// The new residual of a row out of all ranks' parts; two-shot: sent on to the others.
+  __device__ void sum_row(long long row, const uint4 (&mine)[kVectors], bool send_on) {
+    const int feature = a_.features && a_.feature_of_row ? a_.feature_of_row[row] : -1;
+    Bf16x8 residual[kVectors];
+    for_my_vectors<kVectors>(vectors_, [&](int v, int column) {  // read while the parts are on their way
+      residual[v] = reinterpret_cast<const Bf16x8*>(a_.residual)[row * vectors_ + column];
+    });
+    for_my_vectors<kVectors>(vectors_, [&](int v, int column) {
+      const long long at = row * vectors_ + column;
+      float sum[8];
+      sum_over_ranks<kRanks>(x_, turn_, at, mine[v], sum);
+      unpack(residual[v], values_[v]);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) values_[v][i] += sum[i];
+      if (a_.bias) add(a_.bias, column, values_[v]);
+      if (feature >= 0) add(a_.features, static_cast<long long>(feature) * vectors_ + column, values_[v]);
+      const Bf16x8 rounded = pack(values_[v]);
+      if (send_on) kernels::send_to_all(x_, turn_, at, as_unit(rounded));
+      reinterpret_cast<Bf16x8*>(a_.residual)[at] = rounded;
+      unpack(rounded, values_[v]);
+    });
+    if (a_.out) norm_row<kVectors>(a_, values_, weight_, row, shared_);
+  }
+
+  /// The new residual of a row that `owner` has summed.
+  __device__ void receive_row(long long row, int owner) {
+    for_my_vectors<kVectors>(vectors_, [&](int v, int column) {
+      const long long at = row * vectors_ + column;
+      const Bf16x8 rounded = as_values(receive<uint4>(x_, turn_, owner, at));
+      reinterpret_cast<Bf16x8*>(a_.residual)[at] = rounded;
+      unpack(rounded, values_[v]);
+    });
+    if (a_.out) norm_row<kVectors>(a_, values_, weight_, row, shared_);
+  }
+
+ private:
+  const PeerExchange& x_;
+  const AddNorm& a_;
+  const int vectors_;
+  float* const shared_;
+  Turn turn_;
+  Bf16x8 weight_[kVectors];
+  float values_[kVectors][8];
+};
+
+template <int kRanks, int kVectors>
+__global__ void __launch_bounds__(kMaxThreads)
+    one_shot_kernel(const __grid_constant__ PeerExchange x, const __grid_constant__ AddNorm a) {
+  __shared__ float shared[33];
+  if (x.overlap_next) let_next_start();
+  RowExchange<kRanks, kVectors> exchange(x, a, shared);
+  wait_for_previous();
+  exchange.take_turn();
+  uint4 mine[kVectors], next[kVectors];
+  const int stride = gridDim.x;
+  int row = blockIdx.x;
+  exchange.send_to_all(row, mine);
+  exchange.end_turn();
+  for (; row < a.rows; row += stride) {
+    if (row + stride < a.rows) exchange.send_to_all(row + stride, next);  // under way while this one is waited for
+    exchange.sum_row(row, mine, false);
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) mine[v] = next[v];
+  }
+}
+
+/// Row `row` is summed by rank row % ranks.
+template <int kVectors>
+__global__ void __launch_bounds__(kMaxThreads)
+    two_shot_kernel(const __grid_constant__ PeerExchange x, const __grid_constant__ AddNorm a) {
+  __shared__ float shared[33];
+  if (x.overlap_next) let_next_start();
+  RowExchange<kMaxRanks, kVectors> exchange(x, a, shared);
+  wait_for_previous();
+  exchange.take_turn();
+  const auto send_group = [&](long long first) {
+    for (int owner = 0; owner < x.ranks; ++owner) {
+      if (owner != x.rank && first + owner < a.rows) exchange.send(first + owner, owner);
+    }
+  };
+  const long long stride = static_cast<long long>(gridDim.x) * x.ranks;
+  long long first = static_cast<long long>(blockIdx.x) * x.ranks;
+  send_group(first);
+  exchange.end_turn();
+  for (; first < a.rows; first += stride) {
+    send_group(first + stride);
+    uint4 mine[kVectors];
+    if (first + x.rank < a.rows) {
+      exchange.load(first + x.rank, mine);
+      exchange.sum_row(first + x.rank, mine, true);
+    }
+    for (int owner = 0; owner < x.ranks; ++owner) {
+      if (owner != x.rank && first + owner < a.rows) exchange.receive_row(first + owner, owner);
+    }
+  }
+}
+
+using Kernel = void (*)(PeerExchange, AddNorm);
+
+Kernel kernel_for(int ranks, int per_thread, AllReduceShape shape) {
+  if (shape == AllReduceShape::kTwoShot)
+    return per_thread == 1 ? two_shot_kernel<1> : per_thread == 2 ? two_shot_kernel<2> : two_shot_kernel<4>;
+  if (ranks == 2)
+    return per_thread == 1 ? one_shot_kernel<2, 1> : per_thread == 2 ? one_shot_kernel<2, 2> : one_shot_kernel<2, 4>;
+  return per_thread == 1   ? one_shot_kernel<kMaxRanks, 1>
+         : per_thread == 2 ? one_shot_kernel<kMaxRanks, 2>
+                           : one_shot_kernel<kMaxRanks, 4>;
+}
+
+/// Rows [first, first + rows) alone.
+AddNorm part_of(const AddNorm& args, int first, int rows) {
+  AddNorm part = args;
+  const long long offset = static_cast<long long>(first) * args.width;
+  part.rows = rows;
+  part.residual += offset;
+  part.partial += offset;
+  if (part.out) part.out += offset;
+  if (part.feature_of_row) part.feature_of_row += first;
+  return part;
+}
+
+}  // namespace
+
+cudaError_t all_reduce_add_norm(const PeerExchange& x, const AddNorm& args, AllReduceShape shape, cudaStream_t stream) {
+  if (args.width <= 0 || args.width % 8 != 0 || args.width > 4 * 8 * kMaxThreads) return cudaErrorInvalidValue;
+  const int vectors = args.width / 8;
+  const int needed = ceil_div(vectors, kMaxThreads), per_thread = needed == 3 ? 4 : needed;
+  const int threads = ceil_div(ceil_div(vectors, per_thread), 32) * 32;
+  const Kernel kernel = kernel_for(x.ranks, per_thread, shape);
+  const int fits = static_cast<int>(x.slot_bytes / (16LL * vectors));
+  for (int first = 0; first < args.rows; first += fits) {
+    const AddNorm part = part_of(args, first, args.rows - first < fits ? args.rows - first : fits);
+    const int groups = shape == AllReduceShape::kTwoShot ? ceil_div(part.rows, x.ranks) : part.rows;
+    const cudaError_t error =
+        launch(kernel, dim3(exchange_blocks(x, groups, threads)), dim3(threads), 0, stream, x, part);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t load_all_reduce_add_norm() {
+  for (const int ranks : {2, kMaxRanks}) {
+    for (const int per_thread : {1, 2, 4}) {
+      for (const auto shape : {AllReduceShape::kOneShot, AllReduceShape::kTwoShot}) {
+        cudaFuncAttributes attributes;
+        const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel_for(ranks, per_thread, shape));
+        if (error != cudaSuccess) return error;
+      }
+    }
+  }
+  return cudaSuccess;
+}
+
+}  // namespace qwenbench::kernels

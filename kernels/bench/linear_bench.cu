@@ -1,0 +1,242 @@
+// Decode products of Qwen3-VL-32B's shapes against the rate at which the same device reads memory.
+//   linear_bench [pool in GB, default 4] [chain]      chain: whole layers only
+// Weights are random and lie behind one another in a pool, so that a replay of the graph reads each once and the next
+// replay finds none of them in L2. Times are of graph replays, by events: median, and (p90 - p10) / median.
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../bf16_linear.h"
+#include "../fp8_block_linear.h"
+#include "../w4_linear.h"
+
+namespace {
+
+using namespace qwenbench::kernels;
+using Bf16 = __nv_bfloat16;
+
+void check(cudaError_t error, int line) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "line %d: %s\n", line, cudaGetErrorString(error));
+  std::exit(1);
+}
+#define CHECK(call) check((call), __LINE__)
+
+__device__ unsigned hash(unsigned v) {
+  v ^= v >> 16, v *= 0x7feb352dU, v ^= v >> 15, v *= 0x846ca68bU;
+  return v ^ (v >> 16);
+}
+/// Random bits; `mask` and `base` make them bf16 pairs of moderate size where they are scales or activations.
+__global__ void fill(unsigned* to, std::size_t words, unsigned mask, unsigned base) {
+  for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < words;
+       i += static_cast<std::size_t>(gridDim.x) * blockDim.x)
+    to[i] = (hash(static_cast<unsigned>(i)) & mask) | base;
+}
+__global__ void read_all(const uint4* from, std::size_t count, unsigned* out) {
+  unsigned sum = 0;
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
+  std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (; i + 7 * stride < count; i += 8 * stride) {
+    uint4 v[8];
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[j] = __ldcs(from + i + j * stride);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) sum ^= v[j].x ^ v[j].y ^ v[j].z ^ v[j].w;
+  }
+  if (sum == 0x12345678U) *out = sum;
+}
+
+struct Timing {
+  double us, spread;
+};
+
+/// Time of one replay of what `work` puts into the stream.
+Timing replay(const std::function<void(cudaStream_t)>& work, int replays) {
+  cudaStream_t stream;
+  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  work(stream);
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiate(&exec, graph, 0));
+  for (int i = 0; i < 3; ++i) CHECK(cudaGraphLaunch(exec, stream));
+  std::vector<cudaEvent_t> events(replays + 1);
+  for (auto& e : events) CHECK(cudaEventCreate(&e));
+  CHECK(cudaEventRecord(events[0], stream));
+  for (int i = 0; i < replays; ++i) {
+    CHECK(cudaGraphLaunch(exec, stream));
+    CHECK(cudaEventRecord(events[i + 1], stream));
+  }
+  CHECK(cudaStreamSynchronize(stream));
+  std::vector<double> us;
+  for (int i = 0; i < replays; ++i) {
+    float ms = 0;
+    CHECK(cudaEventElapsedTime(&ms, events[i], events[i + 1]));
+    us.push_back(ms * 1e3);
+  }
+  for (auto& e : events) CHECK(cudaEventDestroy(e));
+  CHECK(cudaGraphExecDestroy(exec));
+  CHECK(cudaGraphDestroy(graph));
+  CHECK(cudaStreamDestroy(stream));
+  std::sort(us.begin(), us.end());
+  const double median = us[us.size() / 2];
+  return {median, (us[us.size() * 9 / 10] - us[us.size() / 10]) / median};
+}
+
+struct Bench {
+  unsigned char* pool = nullptr;
+  std::size_t pool_bytes = 0;
+  Bf16* x = nullptr;
+  Bf16* y = nullptr;
+  void* workspace = nullptr;
+  double ceiling = 0;  // GB/s
+
+  void print(const std::string& what, int m, double bytes, const Timing& t, int launches) const {
+    const double rate = bytes / t.us * 1e-3;
+    std::printf("%-34s m %2d  %8.1f MB  %9.2f us/launch  %7.0f GB/s  share %.3f  spread %.3f\n", what.c_str(), m,
+                bytes * 1e-6 / launches, t.us / launches, rate, rate / ceiling, t.spread);
+  }
+};
+
+struct Product {
+  const char* name;
+  int n, k;
+};
+const Product kLayer[] = {{"qkv", 10240, 5120}, {"o", 5120, 8192}, {"gate_up", 51200, 5120}, {"down", 5120, 25600}};
+
+std::size_t bytes_of(const Product& p, int group) {
+  return w4_codes_bytes(p.n, p.k) + w4_groups_bytes(p.n, p.k, group);
+}
+
+/// The i-th matrix from `at` on; codes and groups one behind the other.
+W4Weights place(unsigned char*& at, const Product& p, int group) {
+  W4Weights w{at, at + w4_codes_bytes(p.n, p.k), p.n, p.k, group};
+  at += (bytes_of(p, group) + 255) / 256 * 256;
+  return w;
+}
+
+void chain(const Bench& bench, int group, int m, bool programmatic) {
+  std::size_t layer = 0;
+  for (const Product& p : kLayer) layer += bytes_of(p, group) + 256;
+  const int layers = static_cast<int>(std::min<std::size_t>(bench.pool_bytes / layer, 8));
+  double bytes = 0;
+  const Timing t = replay(
+      [&](cudaStream_t stream) {
+        unsigned char* at = bench.pool;
+        for (int i = 0; i < layers; ++i)
+          for (const Product& p : kLayer) {
+            const W4Weights w = place(at, p, group);
+            bytes += static_cast<double>(bytes_of(p, group));
+            CHECK(w4_linear(bench.x, w, bench.y, m, bench.workspace, stream, programmatic));
+          }
+      },
+      30);
+  bench.print("layer g" + std::to_string(group) + (programmatic ? " programmatic" : " plain"), m, bytes, t, layers);
+}
+
+void single(const Bench& bench, const Product& p, int group, int m, int split) {
+  const int copies = static_cast<int>(std::min<std::size_t>(bench.pool_bytes / (bytes_of(p, group) + 256), 24));
+  const Timing t = replay(
+      [&](cudaStream_t stream) {
+        unsigned char* at = bench.pool;
+        for (int i = 0; i < copies; ++i)
+          CHECK(w4_linear_split(bench.x, place(at, p, group), bench.y, m, bench.workspace, stream, true, split));
+      },
+      20);
+  bench.print(std::string(p.name) + " g" + std::to_string(group) + " split " + std::to_string(split), m,
+              static_cast<double>(bytes_of(p, group)) * copies, t, copies);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Bench bench;
+  bench.pool_bytes = static_cast<std::size_t>((argc > 1 ? std::atof(argv[1]) : 4.0) * 1e9) / 4096 * 4096;
+  cudaDeviceProp properties;
+  CHECK(cudaGetDeviceProperties(&properties, 0));
+  std::printf("%s, %d SMs, L2 %d MB\n", properties.name, properties.multiProcessorCount, properties.l2CacheSize >> 20);
+  CHECK(cudaMalloc(&bench.pool, bench.pool_bytes));
+  constexpr std::size_t kActivations = 64 * 51200 * 2;
+  CHECK(cudaMalloc(&bench.x, kActivations * sizeof(Bf16)));
+  CHECK(cudaMalloc(&bench.y, kActivations * sizeof(Bf16)));
+  CHECK(cudaMalloc(&bench.workspace, w4_workspace_bytes(64)));
+  CHECK(cudaMemset(bench.workspace, 0, w4_workspace_bytes(64)));
+  // The pool's bits serve as codes (any), as scales (bf16 of 2^-7..2^-6 and their negatives) and as zeros.
+  fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.pool), bench.pool_bytes / 4, 0xBFFFBFFFU, 0);
+  fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.x), kActivations / 2, 0x80FF80FFU, 0x3F003F00U);
+  fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.y), kActivations / 2, 0x80FF80FFU, 0x3F003F00U);
+  CHECK(cudaDeviceSynchronize());
+
+  for (const double gigabytes : {4.0, 1.0, 0.25}) {
+    const std::size_t bytes = std::min(bench.pool_bytes, static_cast<std::size_t>(gigabytes * 1e9)) / 4096 * 4096;
+    const Timing t = replay(
+        [&](cudaStream_t stream) {
+          read_all<<<properties.multiProcessorCount * 4, 512, 0, stream>>>(
+              reinterpret_cast<const uint4*>(bench.pool), bytes / 16, reinterpret_cast<unsigned*>(bench.workspace));
+        },
+        20);
+    const double rate = static_cast<double>(bytes) / t.us * 1e-3;
+    bench.ceiling = std::max(bench.ceiling, rate);
+    std::printf("read %.2f GB: %.0f GB/s\n", static_cast<double>(bytes) * 1e-9, rate);
+  }
+  std::printf("read ceiling %.0f GB/s\n", bench.ceiling);
+
+  for (const int group : {128, 32})
+    for (const int m : {1, 8, 16, 32, 64}) {
+      chain(bench, group, m, false);
+      chain(bench, group, m, true);
+    }
+  if (argc > 2) return 0;
+  for (const int group : {128, 32})
+    for (const int m : {1, 8, 16})
+      for (const Product& p : kLayer)
+        for (const int split : {2, 4, 8})
+          if (split <= 4 || m <= 8) single(bench, p, group, m, split);
+  for (const int m : {1, 8, 16}) {
+    const int n = 151936, k = 5120;
+    const double bytes = 2.0 * n * k;
+    const int copies = std::max(1, static_cast<int>(static_cast<double>(bench.pool_bytes) / bytes));
+    float* logits = nullptr;
+    CHECK(cudaMalloc(&logits, sizeof(float) * n * 16));
+    const Timing t = replay(
+        [&](cudaStream_t stream) {
+          for (int i = 0; i < copies; ++i)
+            CHECK(bf16_linear(bench.x, reinterpret_cast<const Bf16*>(bench.pool) + static_cast<std::size_t>(i) * n * k,
+                              logits, m, n, k, bench.workspace, stream, true));
+        },
+        20);
+    bench.print("lm_head bf16", m, bytes * copies, t, copies);
+    CHECK(cudaFree(logits));
+  }
+  for (const int m : {1, 8, 16})
+    for (const Product& p : kLayer) {
+      const std::size_t bytes = static_cast<std::size_t>(p.n) * p.k;
+      const int copies = static_cast<int>(std::min<std::size_t>(bench.pool_bytes / bytes, 24));
+      const Timing t = replay(
+          [&](cudaStream_t stream) {
+            for (int i = 0; i < copies; ++i) {
+              const Fp8BlockWeights w{bench.pool + i * bytes, reinterpret_cast<const float*>(bench.x), p.n, p.k};
+              CHECK(fp8_block_linear(bench.x, w, bench.y, m, bench.workspace, stream, true));
+            }
+          },
+          20);
+      bench.print(std::string(p.name) + " fp8", m, static_cast<double>(bytes) * copies, t, copies);
+    }
+  for (const Product& p : kLayer) {
+    unsigned char* at = bench.pool;
+    const W4Weights w = place(at, p, 32);
+    auto* out = reinterpret_cast<Bf16*>(bench.pool + bench.pool_bytes / 2);
+    const Timing t = replay([&](cudaStream_t stream) { CHECK(w4_dequantize(w, out, stream)); }, 20);
+    bench.print(std::string(p.name) + " dequantize g32 (r+w)", 0,
+                static_cast<double>(bytes_of(p, 32)) + 2.0 * p.n * p.k, t, 1);
+  }
+  CHECK(cudaDeviceSynchronize());
+  return 0;
+}

@@ -1,0 +1,33 @@
+// Attention of one new token per sequence against its paged context.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+#include "kernels/kv_cache_layout.h"
+
+namespace qwenbench::kernels {
+
+struct DecodeAttention {
+  const void* q;  // bf16 [rows, heads * 128], after RoPE; row first_row[s] belongs to sequence s
+  void* out;      // bf16 [rows, heads * 128]
+  int heads;      // query head i uses KV head i / (heads / kv_heads); at most 16 query heads a KV head
+  KvLayer cache;
+  PagedBatch batch;   // only sequences with num_rows == 1 and kv_length > 0 are computed, no other row is written
+  int max_kv_length;  // no sequence is longer; sizes the grid, which depends on no device data
+  void* workspace;    // decode_attention_workspace_bytes(); zeroed once before the first launch, which every launch
+                      // leaves ready for the next one on the same stream
+};
+
+constexpr int kMaxDecodeSequences = 1024;
+
+/// Bytes of workspace on the current device for up to num_seqs sequences.
+std::size_t decode_attention_workspace_bytes(int num_seqs, int heads, int kv_heads);
+
+/// softmax(q k^T / sqrt(128)) v with fp32 sums. The context of all sequences is cut into equal slices, one a thread
+/// block, whatever their lengths are; the last block of a sequence's head adds the parts in a fixed order, so results
+/// depend on the lengths of the batch and the device, but on no timing.
+cudaError_t decode_attention(const DecodeAttention& op, cudaStream_t stream);
+
+}  // namespace qwenbench::kernels

@@ -1,0 +1,59 @@
+// How kernels of this folder are launched: with the error checked, and where the device can (sm_90) so that a kernel
+// starts while the one before it ends (programmatic dependent launch). Every kernel launched so calls
+// wait_for_previous() before it touches memory that another kernel writes or reads.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <utility>
+
+namespace qwenbench::kernels {
+
+/// Does nothing where the kernel was launched without the attribute, or the device has no such thing.
+__device__ __forceinline__ void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// The next kernel's blocks may start (they wait for the end of this one before they read).
+__device__ __forceinline__ void let_next_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// Of the current device, looked up once a thread and device.
+inline bool can_overlap_launches() {
+  thread_local int known_device = -1;
+  thread_local bool can = false;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return false;
+  if (device != known_device) {
+    int major = 0;
+    can = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+    known_device = device;
+  }
+  return can;
+}
+
+/// kernel<<<grid, block, shared_bytes, stream>>>(args...), overlapping the end of the kernel before it where possible.
+template <class... Params, class... Args>
+cudaError_t launch(void (*kernel)(Params...), dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream,
+                   Args&&... args) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &overlap;
+  config.numAttrs = can_overlap_launches() ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...);
+}
+
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace qwenbench::kernels

@@ -1,0 +1,67 @@
+// The few machine instructions the linear kernels are made of.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+namespace qwenbench::kernels {
+
+/// c[16x8] += a[16x16] * b[16x8], bf16 with fp32 accumulation. Lane (g, t) = (lane / 4, lane % 4) holds
+/// a: rows g, g+8 x columns 2t, 2t+1, then the same rows x columns 2t+8, 2t+9; b: rows 2t, 2t+1 and 2t+8, 2t+9 of
+/// column g; c: rows g (c[0], c[1]) and g+8 (c[2], c[3]) of columns 2t, 2t+1.
+__device__ __forceinline__ void mma_bf16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                         std::uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// 16 bytes from global to shared memory, past L1; zeros where !valid (the source is then not read).
+__device__ __forceinline__ void cp_async16(std::uint32_t shared, const void* global, bool valid = true) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0));
+}
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+/// Programmatic dependent launch (sm_90): the next kernel of the stream may start / what this one reads is complete.
+__device__ __forceinline__ void allow_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+/// 16 bytes of x; not through the read-only path, because a kernel that started early must not read stale data.
+__device__ __forceinline__ uint4 load16(const void* global) {
+  uint4 v;
+  asm volatile("ld.global.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global)
+               : "memory");
+  return v;
+}
+
+__device__ __forceinline__ std::uint32_t bf16x2_bits(__nv_bfloat162 v) {
+  std::uint32_t bits;
+  memcpy(&bits, &v, 4);
+  return bits;
+}
+__device__ __forceinline__ __nv_bfloat162 bits_bf16x2(std::uint32_t bits) {
+  __nv_bfloat162 v;
+  memcpy(&v, &bits, 4);
+  return v;
+}
+
+}  // namespace qwenbench::kernels

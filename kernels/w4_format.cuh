@@ -1,0 +1,72 @@
+// How 4-bit weights lie in memory, and how they become MMA operands.
+//
+// codes: blocks of 64 rows x 128 columns (4 KiB), row blocks outermost; in a block four steps of 32 columns; in a step
+// two 16-byte chunks a lane. Chunk c holds row tiles 2c and 2c+1 (16 rows each), for each of them one word per MMA j =
+// 0, 1. Lane (g, t) has rows g and g+8, columns 8t + 4j + 0..3. Nibbles of a word, from the lowest, the pairs' upper
+// halves 16 bits higher: (row g, columns 0, 1), (g+8; 0, 1), (g; 2, 3), (g+8; 2, 3). groups: one block of 160 bytes per
+// 64 rows and 32 columns (group_size < 128) or 128 columns: for each g the eight scales (row tile, g or g+8), then for
+// each g four bytes of zero points (a row tile each, g+8 in the upper half).
+#pragma once
+
+#include <cstdint>
+
+#include "linear_ptx.cuh"
+
+namespace qwenbench::kernels {
+
+constexpr int kW4RowBlock = 64;
+constexpr int kW4Unit = 128;
+constexpr int kW4UnitCodes = kW4RowBlock * kW4Unit / 2;
+constexpr int kW4GroupBytes = 160;
+
+/// The eight codes of a word as bf16 values 128 + u, ordered as the A operand.
+__device__ __forceinline__ void w4_unpack(std::uint32_t word, std::uint32_t (&a)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) a[i] = ((word >> (4 * i)) & 0x000F000Fu) | 0x43004300u;
+}
+
+/// 128 + u -> bf16((u - zero) * scale), with 128 + zero and the scale of rows g and g+8 in both halves.
+__device__ __forceinline__ void w4_scale(std::uint32_t (&a)[4], const std::uint32_t (&zero)[2],
+                                         const std::uint32_t (&scale)[2]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    a[i] = bf16x2_bits(__hmul2(__hsub2(bits_bf16x2(a[i]), bits_bf16x2(zero[i % 2])), bits_bf16x2(scale[i % 2])));
+}
+
+/// Scales and zero points of one lane's eight rows.
+struct W4Groups {
+  uint4 scales;
+  std::uint32_t zeros;
+
+  __device__ __forceinline__ void load(const unsigned char* block, int g) {
+    scales = *reinterpret_cast<const uint4*>(block + g * 16);
+    zeros = *reinterpret_cast<const std::uint32_t*>(block + 128 + g * 4);
+  }
+  __device__ __forceinline__ std::uint32_t pair(int rt) const {
+    return rt == 0 ? scales.x : rt == 1 ? scales.y : rt == 2 ? scales.z : scales.w;
+  }
+  /// As bf16 pairs for w4_scale.
+  __device__ __forceinline__ void broadcast(int rt, std::uint32_t (&zero)[2], std::uint32_t (&scale)[2]) const {
+    scale[0] = __byte_perm(pair(rt), 0, 0x1010), scale[1] = __byte_perm(pair(rt), 0, 0x3232);
+    const std::uint32_t z = __byte_perm(zeros, 0, rt * 0x1111);
+    zero[0] = (z & 0x000F000Fu) | 0x43004300u;
+    zero[1] = ((z >> 4) & 0x000F000Fu) | 0x43004300u;
+  }
+  /// As fp32: the scale, and 128 + zero.
+  __device__ __forceinline__ void as_floats(int rt, float (&zero)[2], float (&scale)[2]) const {
+    scale[0] = __uint_as_float(pair(rt) << 16), scale[1] = __uint_as_float(pair(rt) & 0xFFFF0000u);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int bit = rt * 8 + h * 4;
+      const std::uint32_t z = bit < 16 ? zeros << (16 - bit) : zeros >> (bit - 16);
+      zero[h] = __uint_as_float((z & 0x000F0000u) | 0x43000000u);
+    }
+  }
+};
+
+__device__ __forceinline__ std::uint32_t w4_word(const uint4 (&chunks)[2], int rt, int j) {
+  const uint4& c = chunks[rt / 2];
+  return rt % 2 == 0 ? (j == 0 ? c.x : c.y) : (j == 0 ? c.z : c.w);
+}
+
+}  // namespace qwenbench::kernels

@@ -1,0 +1,39 @@
+// Products of dense bf16 matrices through cuBLASLt.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+
+#include <map>
+#include <tuple>
+
+#include "backend/cuda/device_memory.h"
+
+namespace qwenbench::backend::cuda {
+
+class DenseGemm {
+ public:
+  DenseGemm();
+  ~DenseGemm();
+  DenseGemm(const DenseGemm&) = delete;
+  DenseGemm& operator=(const DenseGemm&) = delete;
+
+  /// y [m, n] = x [m, k] * w [n, k]^T; all row-major and dense, fp32 accumulation. y is bf16 or, where y_is_float,
+  /// fp32.
+  void multiply(const __nv_bfloat16* x, const __nv_bfloat16* w, void* y, bool y_is_float, int m, int n, int k,
+                cudaStream_t stream);
+
+ private:
+  struct Product {  // what cuBLASLt needs to know of one shape
+    cublasLtMatmulDesc_t operation = nullptr;
+    cublasLtMatrixLayout_t weight = nullptr, input = nullptr, output = nullptr;
+    cublasLtMatmulAlgo_t algorithm{};
+  };
+  const Product& product(bool y_is_float, int m, int n, int k);
+
+  cublasLtHandle_t handle_ = nullptr;
+  DeviceArray<std::byte> workspace_;
+  std::map<std::tuple<bool, int, int, int>, Product> products_;
+};
+
+}  // namespace qwenbench::backend::cuda

@@ -1,0 +1,90 @@
+#include "backend/cuda/kv_cache.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace qwenbench::backend::cuda {
+namespace {
+
+kernels::KvDtype dtype_of(profile::KvCacheDtype dtype) {
+  switch (dtype) {
+    case profile::KvCacheDtype::kBFloat16:
+      return kernels::KvDtype::kBFloat16;
+    case profile::KvCacheDtype::kFp8E4M3:
+      return kernels::KvDtype::kFp8E4M3;
+    default:
+      throw InputError("a GPU's kv_cache_dtype is bfloat16 or fp8_e4m3; float32 is for tests on the CPU");
+  }
+}
+
+float scale_of(const std::vector<float>& scales, int head, int layer) {
+  if (scales.size() == 1) return scales[0];
+  if (head >= static_cast<int>(scales.size()))
+    throw InputError(fmt::format("layer {} has {} KV scales, too few for its heads", layer, scales.size()));
+  return scales[static_cast<std::size_t>(head)];
+}
+
+}  // namespace
+
+Graph::Graph(cudaGraph_t captured, std::uint64_t generation) : generation_(generation) {
+  const cudaError_t error = cudaGraphInstantiate(&executable_, captured, 0);
+  cudaGraphDestroy(captured);
+  QWENBENCH_CUDA(error);
+}
+
+Graph::~Graph() {
+  if (executable_) cudaGraphExecDestroy(executable_);
+}
+
+CudaKvCache::CudaKvCache(const graph::Plan& plan, int rank, int device, const KvCacheOptions& options)
+    : device_(device),
+      dtype_(dtype_of(options.dtype)),
+      element_(dtype_ == kernels::KvDtype::kFp8E4M3 ? 1 : 2),
+      layers_(plan.config.text.num_layers),
+      heads_(plan.local_kv_heads),
+      head_dim_(plan.config.text.head_dim),
+      block_size_(options.block_size),
+      num_blocks_(options.num_blocks) {
+  if (!options.scales.empty() && static_cast<int>(options.scales.size()) != layers_)
+    throw InputError(fmt::format("there are KV scales of {} layers; the model has {}", options.scales.size(), layers_));
+  std::vector<float> scales(static_cast<std::size_t>(layers_) * 2 * heads_, 1.0f);
+  const int copies = std::max(1, plan.ranks / plan.config.text.num_kv_heads), first_head = rank / copies * heads_;
+  for (int layer = 0; layer < static_cast<int>(options.scales.size()); ++layer) {
+    for (int head = 0; head < heads_; ++head) {
+      float* out = scales.data() + static_cast<std::size_t>(layer) * 2 * heads_ + head;
+      out[0] = scale_of(options.scales[layer].k, first_head + head, layer);
+      out[heads_] = scale_of(options.scales[layer].v, first_head + head, layer);
+    }
+  }
+  keys_.reserve(layer_bytes() * layers_);
+  values_.reserve(layer_bytes() * layers_);
+  scales_.reserve(scales.size());
+  QWENBENCH_CUDA(cudaMemcpy(scales_.get(), scales.data(), scales.size() * sizeof(float), cudaMemcpyHostToDevice));
+}
+
+CudaKvCache::~CudaKvCache() { cudaSetDevice(device_); }
+
+kernels::KvLayer CudaKvCache::layer(int index) const {
+  kernels::KvLayer layer{};
+  layer.k = keys_.get() + layer_bytes() * index;
+  layer.v = values_.get() + layer_bytes() * index;
+  layer.dtype = dtype_;
+  layer.kv_heads = heads_;
+  layer.block_size = block_size_;
+  layer.k_scale = scales_.get() + static_cast<std::size_t>(index) * 2 * heads_;
+  layer.v_scale = layer.k_scale + heads_;
+  return layer;
+}
+
+std::vector<std::byte> CudaKvCache::stored(int layer, std::int64_t slot, int local_head, bool key) const {
+  const std::size_t token_bytes = head_dim_ * element_;
+  const std::size_t offset = layer_bytes() * layer + (slot / block_size_ * heads_ + local_head) * head_bytes() +
+                             static_cast<std::size_t>(slot % block_size_) * token_bytes;
+  std::vector<std::byte> codes(token_bytes);
+  QWENBENCH_CUDA(cudaSetDevice(device_));
+  QWENBENCH_CUDA(cudaMemcpy(codes.data(), (key ? keys_ : values_).get() + offset, token_bytes, cudaMemcpyDeviceToHost));
+  return codes;
+}
+
+}  // namespace qwenbench::backend::cuda

@@ -1,0 +1,60 @@
+#include "backend/cuda/linear_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/bf16_linear.h"
+#include "kernels/fp8_block_linear.h"
+#include "kernels/launch.h"
+#include "kernels/w4_linear.h"
+
+namespace qwenbench::backend::cuda {
+
+void LinearRunner::reserve(const std::vector<DeviceLinear>& linears) {
+  std::size_t largest = 0;
+  for (const DeviceLinear& linear : linears)
+    if (linear.form != DeviceLinear::Form::kDense)
+      largest = std::max(largest, static_cast<std::size_t>(linear.n) * static_cast<std::size_t>(linear.k));
+  dequantized_.reserve(largest);
+  for (auto [workspace, bytes] :
+       {std::pair{&workspace_, kernels::w4_workspace_bytes(kernels::kW4MaxTokens)},
+        std::pair{&fp8_workspace_, kernels::fp8_block_workspace_bytes(kernels::kFp8MaxTokens)},
+        std::pair{&bf16_workspace_, kernels::bf16_linear_workspace_bytes(kernels::kBf16MaxTokens)}}) {
+    workspace->reserve(bytes);
+    QWENBENCH_CUDA(cudaMemset(workspace->get(), 0, workspace->bytes()));
+  }
+}
+
+const __nv_bfloat16* LinearRunner::dense_weights(const DeviceLinear& linear, cudaStream_t stream) {
+  switch (linear.form) {
+    case DeviceLinear::Form::kInt4:
+      QWENBENCH_CUDA(kernels::w4_dequantize(linear.int4, dequantized_.get(), stream));
+      return dequantized_.get();
+    case DeviceLinear::Form::kFp8Block:
+      QWENBENCH_CUDA(kernels::fp8_block_dequantize(linear.fp8, dequantized_.get(), stream));
+      return dequantized_.get();
+    default:
+      return linear.dense.get();
+  }
+}
+
+void LinearRunner::run(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
+                       cudaStream_t stream) {
+  const bool overlap = kernels::can_overlap_launches();
+  auto* out = static_cast<__nv_bfloat16*>(y);
+  if (linear.form == DeviceLinear::Form::kInt4 && rows <= kernels::kW4MaxTokens && !y_is_float) {
+    QWENBENCH_CUDA(kernels::w4_linear(x, linear.int4, out, rows, workspace_.get(), stream, overlap));
+  } else if (linear.form == DeviceLinear::Form::kFp8Block && rows <= kernels::kFp8MaxTokens && !y_is_float) {
+    QWENBENCH_CUDA(kernels::fp8_block_linear(x, linear.fp8, out, rows, fp8_workspace_.get(), stream, overlap));
+  } else if (linear.form == DeviceLinear::Form::kDense && rows <= kernels::kBf16MaxTokens) {
+    const __nv_bfloat16* w = linear.dense.get();
+    void* workspace = bf16_workspace_.get();
+    QWENBENCH_CUDA(y_is_float ? kernels::bf16_linear(x, w, static_cast<float*>(y), rows, linear.n, linear.k, workspace,
+                                                     stream, overlap)
+                              : kernels::bf16_linear(x, w, out, rows, linear.n, linear.k, workspace, stream, overlap));
+  } else {
+    gemm_.multiply(x, dense_weights(linear, stream), y, y_is_float, rows, linear.n, linear.k, stream);
+  }
+}
+
+}  // namespace qwenbench::backend::cuda

@@ -1,0 +1,136 @@
+#include "backend/cuda/text_step.h"
+
+#include <algorithm>
+
+#include "kernels/decode_attention.h"
+#include "kernels/embedding.h"
+#include "kernels/prefill_attention.h"
+#include "kernels/qk_norm_rope_append.h"
+
+namespace qwenbench::backend::cuda {
+
+RowFeatures TextStep::row_features(int level, graph::Rows rows) const {
+  if (level < 0 || !arrays.has_visual) return {};
+  return {features[level + 1].get(),
+          rows == graph::Rows::kOutputs ? arrays.feature_of_output : arrays.feature_of_token};
+}
+
+void reserve_features(TextStep& step, int levels, int width) {
+  step.features.resize(static_cast<std::size_t>(levels));
+  std::size_t rows = 0;
+  for (const auto& span : step.input->visual) rows += span.num_rows;
+  for (auto& level : step.features) level.reserve(rows * width);
+}
+
+void gather_features(TextStep& step, std::span<const std::shared_ptr<const VisualFeatures>> pictures, int width,
+                     cudaStream_t stream) {
+  if (step.input->visual.empty()) return;
+  for (std::size_t level = 0; level < step.features.size(); ++level) {
+    __nv_bfloat16* out = step.features[level].get();
+    for (const auto& span : step.input->visual) {
+      const auto& picture = static_cast<const CudaVisualFeatures&>(*pictures[span.picture]);
+      const std::size_t count = static_cast<std::size_t>(span.num_rows) * width;
+      QWENBENCH_CUDA(cudaMemcpyAsync(out, picture.levels[level].get() + std::int64_t{span.first_feature} * width,
+                                     count * sizeof(__nv_bfloat16), cudaMemcpyDeviceToDevice, stream));
+      out += count;
+    }
+  }
+}
+
+void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Embed& op,
+         const EmbeddingShard& embedding) {
+  QWENBENCH_CUDA(kernels::embed(step.arrays.ids, buffers.rows(op.out), embedding.rows.get(), embedding.first_id,
+                                embedding.count, embedding.width, buffers.data(op.out), context.stream));
+}
+
+void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PlaceVisual& op) {
+  if (!step.arrays.has_visual) return;
+  QWENBENCH_CUDA(kernels::gather_rows(step.features[0].get(), step.arrays.feature_of_token, buffers.rows(op.x),
+                                      buffers.width(op.x), buffers.data(op.x), context.stream));
+}
+
+namespace {
+
+/// Shows the observer what the cache stores, in fp32 on the host.
+void show(RankContext& context, TextStep& step, int layer, int tokens) {
+  const int heads = context.plan.local_kv_heads, d = context.plan.config.text.head_dim, width = heads * d;
+  const int copies = std::max(1, context.plan.ranks / context.plan.config.text.num_kv_heads);
+  const auto count = static_cast<std::size_t>(tokens) * width;
+  std::vector<std::uint16_t> stored(count);
+  std::vector<float> values(count);
+  std::vector<std::uint8_t> is_image(static_cast<std::size_t>(tokens), 0);
+  for (const auto& span : step.input->visual) std::fill_n(is_image.begin() + span.first_row, span.num_rows, 1);
+  for (const auto kind : {KvObserver::Kind::kKey, KvObserver::Kind::kValue}) {
+    const auto& from = kind == KvObserver::Kind::kKey ? step.observed_k : step.observed_v;
+    QWENBENCH_CUDA(cudaMemcpyAsync(stored.data(), from.get(), count * 2, cudaMemcpyDeviceToHost, context.stream));
+    context.synchronize();
+    std::transform(stored.begin(), stored.end(), values.begin(), bf16_to_float);
+    for (int head = 0; head < heads; ++head)
+      step.input->observer->observe(kind, layer, context.rank / copies * heads + head, values.data() + head * d, tokens,
+                                    width, is_image);
+  }
+}
+
+}  // namespace
+
+void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& op) {
+  const int tokens = buffers.rows(op.qkv);
+  kernels::QkNormRopeAppend args{};
+  args.qkv = buffers.data(op.qkv);
+  args.q_out = buffers.data(op.q_out);
+  args.tokens = tokens;
+  args.heads = context.plan.local_heads;
+  args.q_weight = context.norms[op.q_norm].weight.get();
+  args.k_weight = context.norms[op.k_norm].weight.get();
+  args.eps = context.plan.norms[op.q_norm].eps;
+  args.cos = step.cos.get();
+  args.sin = step.sin.get();
+  args.cache = step.cache->layer(op.layer);
+  args.slot = step.arrays.slots;
+  const bool observed = step.input->observer != nullptr;
+  if (observed) {
+    args.k_out = step.observed_k.get();
+    args.v_out = step.observed_v.get();
+  }
+  QWENBENCH_CUDA(kernels::qk_norm_rope_append(args, context.stream));
+  if (observed) show(context, step, op.layer, tokens);
+}
+
+void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PagedAttention& op) {
+  const bool outputs = buffers.kind(op.q) == graph::Rows::kOutputs;
+  const StepArrays& arrays = step.arrays;
+  const SequenceGroup& decode = outputs ? arrays.decode_outputs : arrays.decode;
+  if (decode.count > 0) {
+    kernels::DecodeAttention args{};
+    args.q = buffers.data(op.q);
+    args.out = buffers.data(op.out);
+    args.heads = context.plan.local_heads;
+    args.cache = step.cache->layer(op.layer);
+    args.batch = decode.batch;
+    args.max_kv_length = step.captured ? step.max_model_len : decode.max_kv_length;
+    args.workspace = step.attention_workspace.get();
+    QWENBENCH_CUDA(kernels::decode_attention(args, context.stream));
+  }
+  if (arrays.prefill.count > 0 && buffers.rows(op.q) > 0) {
+    kernels::PrefillAttention args{};
+    args.q = buffers.data(op.q);
+    args.out = buffers.data(op.out);
+    args.rows = buffers.rows(op.q);
+    args.heads = context.plan.local_heads;
+    args.cache = step.cache->layer(op.layer);
+    args.batch = arrays.prefill.batch;
+    args.row_token = outputs ? arrays.output_rows : nullptr;
+    args.min_rows = 2;
+    args.max_total_kv = arrays.prefill.total_kv;
+    args.workspace = step.prefill_workspace.get();
+    args.workspace_bytes = step.prefill_workspace.bytes();
+    QWENBENCH_CUDA(kernels::prefill_attention(args, context.stream));
+  }
+}
+
+void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::SelectOutputs& op) {
+  QWENBENCH_CUDA(kernels::gather_rows(buffers.data(op.in), step.arrays.output_rows, buffers.rows(op.out),
+                                      buffers.width(op.in), buffers.data(op.out), context.stream));
+}
+
+}  // namespace qwenbench::backend::cuda

@@ -1,0 +1,17 @@
+// What a build without the CUDA toolkit links.
+#include "backend/backend.h"
+#include "backend/devices.h"
+#include "base/error.h"
+
+namespace qwenbench::backend {
+
+GpuSystem describe_gpus() { return {}; }
+
+std::unique_ptr<Executor> make_cuda_executor(const graph::Plan&, const model::WeightSource&,
+                                             std::shared_ptr<comm::Communicator>, const ExecutorOptions&) {
+  throw DeviceError(
+      "this build has no CUDA backend: configure with --preset cuda where nvcc is found, or set engine.device to "
+      "\"cpu\"");
+}
+
+}  // namespace qwenbench::backend

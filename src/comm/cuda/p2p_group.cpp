@@ -1,0 +1,107 @@
+#include "comm/cuda/p2p_group.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "comm/cuda/bootstrap.h"
+#include "base/cuda_check.h"
+#include "kernels/all_reduce_add_norm.h"
+
+namespace qwenbench::comm {
+namespace {
+
+constexpr int kLine = 32;  // words of a cache line
+
+}  // namespace
+
+P2pGroup::P2pGroup(int ranks, long long slot_bytes) : memory_(ranks), slot_bytes_(slot_bytes) {
+  const std::size_t bytes = sizeof(std::uint32_t) * kLine * (ranks + 1);
+  QWENBENCH_CUDA(
+      cudaHostAlloc(reinterpret_cast<void**>(&flags_), bytes, cudaHostAllocPortable | cudaHostAllocMapped));
+  std::memset(flags_, 0, bytes);
+}
+
+P2pGroup::~P2pGroup() {
+  abort();
+  int current = -1;
+  cudaGetDevice(&current);
+  for (const RankMemory& rank : memory_) {  // no kernel may still write to a peer whose memory is gone
+    if (rank.device >= 0 && cudaSetDevice(rank.device) == cudaSuccess) cudaDeviceSynchronize();
+  }
+  for (const RankMemory& rank : memory_) {
+    if (rank.device < 0 || cudaSetDevice(rank.device) != cudaSuccess) continue;
+    cudaFree(rank.staging);
+    cudaFree(rank.state);
+  }
+  cudaFreeHost(flags_);
+  if (current >= 0) cudaSetDevice(current);
+}
+
+std::shared_ptr<P2pGroup> P2pGroup::join(Communicator& host, long long slot_bytes) {
+  if (host.size() > kernels::kMaxRanks) {
+    throw InputError("all_reduce p2p joins at most " + std::to_string(kernels::kMaxRanks) +
+                     " GPUs; set engine.all_reduce to \"nccl\"");
+  }
+  // Ranks are threads of one process: rank 0's pointer is good for all.
+  std::shared_ptr<P2pGroup> group;
+  if (host.rank() == 0) group.reset(new P2pGroup(host.size(), slot_bytes));
+  const auto pointers = gather_objects(host, &group);
+  if (host.rank() != 0) group = *pointers[0];
+  host.barrier();  // rank 0 may leave now
+  group->allocate(host.rank());
+  host.barrier();  // all parts are there
+  group->open_peers(host.rank());
+  host.barrier();  // nobody starts before all can be reached
+  return group;
+}
+
+void P2pGroup::allocate(int rank) {
+  RankMemory& mine = memory_[rank];
+  QWENBENCH_CUDA(cudaGetDevice(&mine.device));
+  const std::size_t bytes = kernels::kExchangeBuffers * memory_.size() * static_cast<std::size_t>(slot_bytes_);
+  QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.staging), bytes));
+  QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.state), sizeof(kernels::ExchangeState)));
+  QWENBENCH_CUDA(cudaMemset(mine.staging, 0xff, bytes));
+  QWENBENCH_CUDA(cudaMemset(mine.state, 0, sizeof(kernels::ExchangeState)));
+  QWENBENCH_CUDA(kernels::load_all_reduce());
+  QWENBENCH_CUDA(kernels::load_all_reduce_add_norm());
+  QWENBENCH_CUDA(cudaDeviceSynchronize());
+}
+
+void P2pGroup::open_peers(int rank) const {
+  for (const RankMemory& peer : memory_) {
+    if (peer.device == memory_[rank].device) continue;
+    const cudaError_t error = cudaDeviceEnablePeerAccess(peer.device, 0);
+    if (error == cudaErrorPeerAccessAlreadyEnabled)
+      cudaGetLastError();
+    else
+      QWENBENCH_CUDA(error);
+  }
+}
+
+kernels::PeerExchange P2pGroup::exchange_of(int rank) const {
+  kernels::PeerExchange exchange;
+  exchange.rank = rank;
+  exchange.ranks = static_cast<int>(memory_.size());
+  for (int r = 0; r < exchange.ranks; ++r) exchange.staging[r] = memory_[r].staging;
+  exchange.slot_bytes = slot_bytes_;
+  exchange.state = memory_[rank].state;
+  exchange.abort = flags_;
+  exchange.gave_up = gave_up_flag(rank);
+  return exchange;
+}
+
+int P2pGroup::ranks_on_device_of(int rank) const {
+  return static_cast<int>(std::count_if(memory_.begin(), memory_.end(),
+                                        [&](const RankMemory& other) { return other.device == memory_[rank].device; }));
+}
+
+std::uint32_t* P2pGroup::gave_up_flag(int rank) const { return flags_ + kLine * (rank + 1); }
+
+void P2pGroup::abort() { std::atomic_ref(*flags_).store(1); }
+
+kernels::GaveUp P2pGroup::gave_up(int rank) const {
+  return static_cast<kernels::GaveUp>(std::atomic_ref(*gave_up_flag(rank)).load());
+}
+
+}  // namespace qwenbench::comm

@@ -1,0 +1,47 @@
+// The memory through which the ranks of one process reach each other: staging buffers and states on the devices, flags
+// on the host. It lives as long as any of them, because a peer's kernel may still write into it.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "kernels/all_reduce.h"
+
+namespace qwenbench::comm {
+
+class P2pGroup {
+ public:
+  ~P2pGroup();
+
+  /// A collective call: allocates this rank's part on the current device, opens the way to the peers, and returns the
+  /// one group that all ranks share.
+  static std::shared_ptr<P2pGroup> join(Communicator& host, long long slot_bytes);
+
+  /// What rank `rank`'s kernels are given; limits and times are the caller's to fill in.
+  kernels::PeerExchange exchange_of(int rank) const;
+  int ranks_on_device_of(int rank) const;
+
+  /// Every kernel stops waiting.
+  void abort();
+  kernels::GaveUp gave_up(int rank) const;
+
+ private:
+  struct RankMemory {
+    int device = -1;
+    std::byte* staging = nullptr;
+    kernels::ExchangeState* state = nullptr;
+  };
+
+  P2pGroup(int ranks, long long slot_bytes);
+  void allocate(int rank);
+  void open_peers(int rank) const;
+  std::uint32_t* gave_up_flag(int rank) const;
+
+  std::vector<RankMemory> memory_;
+  long long slot_bytes_;
+  std::uint32_t* flags_ = nullptr;  // [0]: abort; then one cache line a rank
+};
+
+}  // namespace qwenbench::comm
