@@ -27,6 +27,7 @@ struct TokenEvent {
   std::int32_t token;
   int index;  // 0: the first output token
   FinishReason finish = FinishReason::kNone;
+  int prefix_hit = 0;  // tokens of the prompt that the prefix cache answered
 };
 
 /// Final hidden states (after the last norm) of consecutive scored positions of a teacher-forced request: row i is the
@@ -51,8 +52,8 @@ struct StepEvents {
 
 struct SessionCounters {
   std::int64_t preemptions = 0;
-  std::int64_t prompt_tokens = 0;         // asked of the prefix cache
-  std::int64_t prefix_hit_tokens = 0;     // answered by it
+  std::int64_t prompt_tokens = 0;      // asked of the prefix cache
+  std::int64_t prefix_hit_tokens = 0;  // answered by it
   std::int64_t images_encoded = 0;
   std::int64_t steps = 0;
 };

@@ -337,11 +337,20 @@ class Experiment {
 }  // namespace
 
 std::string weights_key(const profile::Profile& profile) {
-  const profile::EngineOptions& engine = profile.engine;
-  return fmt::format("{} {} {} seed {} device {} ranks {} threads {} {} pinned {}", profile.model, profile.model_config,
-                     profile.load_format, profile.load_format == "dummy" ? profile.workload.seed : 0,
-                     static_cast<int>(engine.device), engine.tensor_parallel_size, engine.cpu_threads,
-                     engine.all_reduce, static_cast<int>(engine.pin_memory));
+  profile::Profile key;
+  key.model = profile.model;
+  key.model_config = profile.model_config;
+  key.load_format = profile.load_format;
+  if (profile.load_format == "dummy") key.workload.seed = profile.workload.seed;
+  if (profile.engine.device == profile::Device::kCpu) {
+    key.engine.device = profile.engine.device;
+    key.engine.tensor_parallel_size = profile.engine.tensor_parallel_size;
+    key.engine.cpu_threads = profile.engine.cpu_threads;
+  } else {  // a GPU's executor is made for its memory plan and its kernels' settings; the scheduler's alone may change
+    key.engine = profile.engine;
+    key.engine.enable_prefix_caching = key.engine.enable_chunked_prefill = false;
+  }
+  return profile::to_json(key);
 }
 
 int run_experiment(const profile::Profile& profile, const RunOptions& options, std::ostream& out, std::ostream& err) {

@@ -15,7 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::array<const char*, 22> kMetrics{"output_throughput",
+constexpr std::array<const char*, 25> kMetrics{"output_throughput",
                                                "total_token_throughput",
                                                "decode_throughput",
                                                "request_throughput",
@@ -33,6 +33,9 @@ constexpr std::array<const char*, 22> kMetrics{"output_throughput",
                                                "same_top1",
                                                "accuracy",
                                                "kv_cache_hit_rate",
+                                               "request_hit_rate",
+                                               "median_ttft_hit_ms",
+                                               "median_ttft_miss_ms",
                                                "preemptions",
                                                "bandwidth_share",
                                                "comm_share",
