@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "command_main.h"
+#include "compare/files/html.h"
 #include "compare/files/noise.h"
 #include "compare/files/render.h"
 #include "compare/pair.h"
@@ -59,11 +60,17 @@ int compare_command(const std::vector<std::string>& args, std::ostream& out, std
   const std::vector<compare::Input> inputs = inputs_of(arguments);
   compare::FileCompareOptions options = options_of(arguments, today());
   if (!arguments.output.empty()) require_writable(arguments.output);
-  const std::vector<compare::Run> runs = compare::load_runs(inputs, {arguments.force, false});
+  if (!arguments.html.empty()) require_writable(arguments.html);
+  const std::vector<compare::Run> runs = compare::load_runs(inputs, {arguments.force, !arguments.html.empty()});
   if (arguments.noise) return save_noise(runs, arguments, out, err);
   options.noise = find_noise(arguments.noise_floor);
   const compare::FileComparison comparison = compare::compare_files(runs, options);
   const std::string text = render(comparison, arguments);
+  if (!arguments.html.empty()) {
+    write_file_atomically(arguments.html,
+                          compare::render_html(comparison, runs, {false, arguments.strict, arguments.force}));
+    err << fmt::format("page written to {}\n", arguments.html);
+  }
   if (arguments.output.empty()) {
     out << text << std::flush;
   } else {

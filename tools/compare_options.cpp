@@ -61,6 +61,7 @@ void add_compare_options(CLI::App& app, CompareArguments& arguments) {
       ->type_name("FILE");
   app.add_option("--format", arguments.format, "Form of the report [text]")->type_name("text|markdown|csv|json");
   app.add_option("-o,--output", arguments.output, "Write the report there instead of to stdout")->type_name("FILE");
+  app.add_option("--html", arguments.html, "Write a page with charts, too")->type_name("FILE");
   app.add_flag("--strict", arguments.strict, "Exit 3 where a metric is inconclusive");
   app.add_flag("--force", arguments.force, "Compare what is not comparable, and partial results");
 }

@@ -14,7 +14,7 @@ struct CompareArguments {
   std::vector<std::string> base, candidate;  // --base, --new
   std::string row, col, against, filter;
   std::vector<std::string> metrics, thresholds;
-  std::string format = "text", output, accept, noise_floor;
+  std::string format = "text", output, accept, noise_floor, html;
   bool noise = false, strict = false, force = false;
 };
 

@@ -13,6 +13,7 @@
 #include "compare/files/render.h"
 #include "comparing.h"
 #include "dry_run.h"
+#include "sweep/html.h"
 #include "sweep/predict.h"
 #include "sweep/summary.h"
 #include "sweep_options.h"
@@ -102,12 +103,16 @@ int compare_with_baseline(const std::vector<sweep::CellResult>& cells, const Swe
 
 int summarize(const profile::Sweep& sweep, const SweepArguments& arguments, const std::filesystem::path& folder,
               std::ostream& out, std::ostream& err) {
-  const std::vector<sweep::CellResult> cells = sweep::read_cells(folder, sweep, false);
+  const std::vector<sweep::CellResult> cells = sweep::read_cells(folder, sweep, !arguments.html.empty());
   const auto noise = find_noise(arguments.noise_floor);
   const sweep::Analysis analysis = sweep::analyse(sweep, cells, noise ? &*noise : nullptr);
   write_file_atomically(folder / "summary.csv", summary_csv(sweep, cells, analysis));
   write_file_atomically(folder / "summary.json", summary_json(sweep, cells, analysis));
   out << summary_text(sweep, cells, analysis);
+  if (!arguments.html.empty()) {
+    write_file_atomically(arguments.html, sweep::render_html(sweep, cells, analysis));
+    err << fmt::format("page written to {}\n", arguments.html);
+  }
   err << fmt::format("summary written to {}\n", (folder / "summary.csv").string());
   int code = analysis.champion ? 0 : static_cast<int>(ExitCode::kRegression);
   if (!arguments.baseline.empty()) {
@@ -136,6 +141,7 @@ int sweep_command(const std::vector<std::string>& args, std::ostream& out, std::
   if (arguments.dry_run) return dry_run_sweep(sweep, arguments, out);
   const std::filesystem::path folder = folder_of(arguments, sweep.name);
   require_writable(folder / "summary.csv");
+  if (!arguments.html.empty()) require_writable(arguments.html);
   if (!arguments.baseline.empty()) sweep::read_all_cells(arguments.baseline, "base");  // found out before hours of work
   if (arguments.merges) {
     sweep::claim_folder(folder, sweep);

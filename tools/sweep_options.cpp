@@ -33,6 +33,7 @@ void add_sweep_options(CLI::App& app, SweepArguments& arguments) {
       ->type_name("FILE");
   app.add_flag("--strict", arguments.strict, "With --baseline: exit 3 where a metric is inconclusive");
   app.add_flag("--force", arguments.force, "With --baseline: compare what is not comparable");
+  app.add_option("--html", arguments.html, "Write a page with charts, too")->type_name("FILE");
   app.add_flag("-q,--quiet", arguments.quiet, "No progress on stderr");
 }
 

@@ -14,7 +14,7 @@ struct SweepArguments {
   std::string file;  // NAME or path
   std::vector<std::string> sets;
   std::string output;  // folder
-  std::string shard, baseline, accept, noise_floor, assume_devices;
+  std::string shard, baseline, accept, noise_floor, assume_devices, html;
   std::vector<std::string> merge, thresholds;
   bool merges = false, resume = false, dry_run = false, strict = false, force = false, quiet = false;
 };
