@@ -25,6 +25,7 @@ const std::string_view kScript = R"js(
     return chart.series.map((series, i) => ({
       label: series.name, data: series.points.map(([x, y]) => ({x, y})), names: series.labels,
       borderColor: colors[i % colors.length], backgroundColor: colors[i % colors.length],
+      order: -i,  // later ones above
       showLine: chart.kind === "lines" || series.emphasized, borderWidth: series.emphasized ? 3 : 2,
       borderDash: dashes[Math.floor(i / colors.length) % dashes.length],
       pointStyle: shapes[i % shapes.length], pointRadius: chart.kind === "lines" && series.points.length > 30 ? 0 : 5,
@@ -48,6 +49,13 @@ const std::string_view kScript = R"js(
              }}];
   }
 
+  // The range of a logarithmic axis: whole powers of ten would leave most of it empty.
+  function range(chart) {
+    const values = chart.series.flatMap((series) => series.points.map(([x]) => x)).filter((x) => x > 0);
+    if (!chart.logarithmic || values.length === 0) return {};
+    return {min: Math.min(...values) * 0.9, max: Math.max(...values) * 1.1};
+  }
+
   function options(chart) {
     const ink = variable("--ink"), line = variable("--line");
     const axis = (text, extra) => ({title: {display: text !== "", text, color: ink}, ticks: {color: ink},
@@ -62,7 +70,7 @@ const std::string_view kScript = R"js(
                   if (chart.kind === "intervals") return short(item.raw[0]) + " to " + short(item.raw[1]);
                   return (name || item.dataset.label) + ": " + short(item.parsed.x) + ", " + short(item.parsed.y);
                 }}}},
-      scales: {x: axis(chart.x, {type: chart.logarithmic ? "logarithmic" : "linear"}), y: axis(chart.y, {type: "linear"})},
+      scales: {x: axis(chart.x, {type: chart.logarithmic ? "logarithmic" : "linear", ...range(chart)}), y: axis(chart.y, {type: "linear"})},
     };
     if (chart.kind === "intervals") {
       result.indexAxis = "y";

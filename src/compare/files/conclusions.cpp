@@ -131,7 +131,8 @@ class Conclusions {
     for (const Match& match : matches_) {
       const auto &base = match.base->front()->variant->quality, &other = match.other->front()->variant->quality;
       if (!base && !other) continue;
-      const std::string where = fmt::format("{} in {}", grid_.rows[match.row], grid_.columns[match.column]);
+      const std::string& row = grid_.rows[match.row];
+      const std::string where = fmt::format("{}{}in {}", row, row.empty() ? "" : " ", grid_.columns[match.column]);
       if (!base || !other) {
         const bool reference_only = same_run(*match.base->front(), *match.other->front());
         if (!reference_only) {
@@ -140,11 +141,16 @@ class Conclusions {
         continue;
       }
       std::set<std::string> ids;
-      for (const report::QualityRequest& request : base->requests) ids.insert(request.id);
-      const auto shared = std::count_if(other->requests.begin(), other->requests.end(),
-                                        [&](const auto& request) { return ids.contains(request.id); });
-      const auto most = std::max(base->requests.size(), other->requests.size());
-      if (static_cast<std::size_t>(shared) < most) {
+      for (const report::QualityRequest& request : base->requests) {
+        if (request.n_tokens > 0) ids.insert(request.id);
+      }
+      std::size_t scored = 0, shared = 0;
+      for (const report::QualityRequest& request : other->requests) {
+        scored += request.n_tokens > 0;
+        shared += request.n_tokens > 0 && ids.contains(request.id);
+      }
+      const std::size_t most = std::max(ids.size(), scored);
+      if (shared < most) {
         result_.notes.push_back(
             fmt::format("quality of {}: {} of {} scored requests stand on both sides", where, shared, most));
       }
