@@ -46,7 +46,8 @@ Json json_of(const Chart& chart) {
     json["series"].push_back({{"name", series.name},
                               {"points", pairs(series.points)},
                               {"labels", series.labels},
-                              {"emphasized", series.emphasized}});
+                              {"emphasized", series.emphasized},
+                              {"radius", series.radius}});
   }
   json["intervals"] = pairs(chart.intervals);
   json["centers"] = Json::array();

@@ -16,9 +16,10 @@ struct Table {
 
 struct Series {
   std::string name;
-  std::vector<std::pair<double, double>> points;
-  std::vector<std::string> labels;  // of the points, shown on hover; may be empty
-  bool emphasized = false;          // thicker: a front, a champion
+  std::vector<std::pair<double, double>> points{};
+  std::vector<std::string> labels{};  // of the points, shown on hover; may be empty
+  bool emphasized = false;            // joined by a thick line: a front
+  double radius = 5;                  // of the points, pixels
 };
 
 struct Chart {

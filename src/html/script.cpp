@@ -28,7 +28,7 @@ const std::string_view kScript = R"js(
       order: -i,  // later ones above
       showLine: chart.kind === "lines" || series.emphasized, borderWidth: series.emphasized ? 3 : 2,
       borderDash: dashes[Math.floor(i / colors.length) % dashes.length],
-      pointStyle: shapes[i % shapes.length], pointRadius: chart.kind === "lines" && series.points.length > 30 ? 0 : 5,
+      pointStyle: shapes[i % shapes.length], pointRadius: chart.kind === "lines" && series.points.length > 30 ? 0 : series.radius,
       tension: 0,
     }));
   }
@@ -124,8 +124,14 @@ const std::string_view kScript = R"js(
   draw();
   stop();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  addEventListener("beforeprint", draw);
-  addEventListener("afterprint", draw);
+  // Paper has no closed details, and its own size.
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((details) => { details.open = true; });
+    draw();
+  });
+  addEventListener("afterprint", () => { closed.forEach((details) => { details.open = false; }); draw(); });
 })();
 )js";
 

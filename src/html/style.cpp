@@ -16,7 +16,9 @@ h1 { margin: 0 0 .25rem; font-size: 1.6rem; } h2 { margin: 2.5rem 0 .5rem; font-
      border-bottom: 1px solid var(--line); padding-bottom: .25rem; }
 .subtitle { margin: 0; color: var(--soft); }
 a.skip { position: absolute; left: -100rem; } a.skip:focus { position: static; }
-figure { margin: 1.5rem 0; break-inside: avoid; }
+figure { margin: 1.5rem 0; }
+.chart, tr { break-inside: avoid; } h2, figcaption { break-after: avoid; }
+.chart canvas { max-width: 100%; }
 figcaption { font-weight: 600; } figcaption span { display: block; font-weight: 400; color: var(--soft); font-size: .9rem; }
 .chart { position: relative; height: 21rem; margin: .5rem 0; } .chart.tall { height: 26rem; }
 .scale { display: flex; gap: .5rem; align-items: center; font-size: .85rem; color: var(--soft); }
@@ -33,7 +35,7 @@ td.bad { color: var(--bad); font-weight: 600; } td.good { color: var(--good); }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --line: #bbb; --band: #eee; --bad: #900;
           --good: #060; }
-  body { max-width: none; padding: 0; font-size: 11px; } .chart, .chart.tall { height: 15rem; }
+  body { max-width: none; padding: 0; font-size: 11px; }
   .table { overflow: visible; } th, td { white-space: normal; } a.skip { display: none; }
 }
 )css";

@@ -35,7 +35,9 @@ Chart front_chart(const profile::Sweep& sweep, const Analysis& analysis) {
   };
   chart.x_label = unit(sweep.pareto[1]);
   chart.y_label = unit(sweep.pareto[0]);
-  Series others{"dominated", {}, {}, false}, front{"Pareto front", {}, {}, true}, champion{"champion", {}, {}, false};
+  Series others{"dominated"}, front{"Pareto front"}, champion{"champion"};
+  front.emphasized = true;
+  champion.radius = 10;
   chart.table = {chart.title, {"cell, variant"}, {}};
   for (const std::string& metric : sweep.pareto) chart.table.head.push_back(unit(metric));
   chart.table.head.insert(chart.table.head.end(), {"front", "champion", "constraints"});
@@ -69,7 +71,7 @@ Chart front_chart(const profile::Sweep& sweep, const Analysis& analysis) {
 }
 
 /// One chart a metric that is a ratio: what each axis changes.
-std::vector<Chart> effect_charts(const Analysis& analysis) {
+std::vector<Chart> effect_charts(const profile::Sweep& sweep, const Analysis& analysis) {
   std::vector<Chart> charts;
   for (const Effect& effect : analysis.effects) {
     if (!effect.relative) continue;
@@ -93,6 +95,9 @@ std::vector<Chart> effect_charts(const Analysis& analysis) {
                                  fmt::format("{:+.4g}", 100 * effect.low), fmt::format("{:+.4g}", 100 * effect.high),
                                  fmt::format("{}", effect.pairs)});
   }
+  // What the champion is best in comes first.
+  std::stable_partition(charts.begin(), charts.end(),
+                        [&](const Chart& chart) { return chart.id == "effect-" + sweep.objective.metric; });
   return charts;
 }
 
@@ -145,7 +150,7 @@ std::string render_html(const profile::Sweep& sweep, const std::vector<CellResul
   if (html::Table failed = failures_of(sweep, cells); !failed.rows.empty())
     overview.tables.push_back(std::move(failed));
   page.sections.push_back(std::move(overview));
-  if (auto effects = effect_charts(analysis); !effects.empty()) {
+  if (auto effects = effect_charts(sweep, analysis); !effects.empty()) {
     page.sections.push_back({"What each axis brings", {}, {}, std::move(effects)});
   }
   if (const CellResult* cell = close_up(cells, analysis)) {

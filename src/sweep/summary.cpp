@@ -125,6 +125,7 @@ std::string effects(const Analysis& analysis) {
     const bool clear = effect.low > 0 || effect.high < 0;
     text += fmt::format("  {:<24}{:>10}  {:>10} to {:<10}{}\n", effect.metric, change_text(effect, effect.change),
                         change_text(effect, effect.low), change_text(effect, effect.high), clear ? "" : " ~");
+    while (text[text.size() - 2] == ' ') text.erase(text.size() - 2, 1);
   }
   return text;
 }

@@ -43,7 +43,7 @@ std::optional<Chart> latency_chart(const std::vector<NamedRun>& runs, const std:
     for (const int percent : kShown) row.push_back(number(quantiles[static_cast<std::size_t>(percent)]));
     chart.table.rows.push_back(std::move(row));
     if (chart.series.size() == kMostSeries) continue;
-    Series& series = chart.series.emplace_back(Series{named.name, {}, {}, false});
+    Series& series = chart.series.emplace_back(Series{named.name});
     for (std::size_t i = 0; i < quantiles.size(); ++i) {
       if (quantiles[i] > 0) series.points.emplace_back(quantiles[i], static_cast<double>(i));
     }
@@ -137,7 +137,7 @@ Chart throughput_chart(const std::vector<NamedRun>& runs) {
     chart.table.rows.push_back({named.name, number(summary.output_throughput), number(summary.decode_throughput),
                                 number(summary.ttft.median), number(summary.itl.median), number(summary.e2el.median)});
     if (chart.series.size() == kMostSeries) continue;
-    Series& series = chart.series.emplace_back(Series{named.name, {}, {}, false});
+    Series& series = chart.series.emplace_back(Series{named.name});
     for (const report::Trial& trial : named.run->variant->trials) {
       if (!trial.summary.ttft.median || !trial.summary.output_throughput) continue;
       series.points.emplace_back(*trial.summary.ttft.median, *trial.summary.output_throughput);
@@ -165,7 +165,7 @@ std::vector<Chart> position_charts(const std::vector<NamedRun>& runs) {
     if (!named.run->variant->quality) continue;
     std::vector<std::string> row(buckets.size() + 1, "-");
     row[0] = named.name;
-    Series series{named.name, {}, {}, false};
+    Series series{named.name};
     for (const auto& bucket : named.run->variant->quality->by_position) {
       const auto column = std::distance(buckets.begin(), buckets.find(bucket.from));
       row[static_cast<std::size_t>(column) + 1] = number(bucket.kld_mean);
