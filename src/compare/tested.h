@@ -39,8 +39,11 @@ struct TrialPairs {
 TrialPairs pair_trials(const report::VariantResult& baseline, const report::VariantResult& candidate,
                        const std::string& metric);
 
-/// Null where it was not measured, is not positive, or is a p99 of too few samples.
-std::optional<double> trial_value(const report::Trial& trial, const std::string& metric);
+/// Null where it was not measured, is not positive, or is a p99 of too few samples (kTestedSamplesP99).
+std::optional<double> timing_value(const report::TimingSummary& summary, const std::string& metric);
+inline std::optional<double> trial_value(const report::Trial& trial, const std::string& metric) {
+  return timing_value(trial.summary, metric);
+}
 
 /// Holm over all of them, then each metric's verdict. `drop_identical`: identical pairs are "same" without a test, and
 /// not counted.

@@ -12,8 +12,7 @@ namespace {
 using report::Trial;
 using report::VariantResult;
 
-std::int64_t samples_of(const Trial& trial, const std::string& metric) {
-  const report::TimingSummary& summary = trial.summary;
+std::int64_t samples_of(const report::TimingSummary& summary, const std::string& metric) {
   if (metric.ends_with("ttft_ms")) return summary.ttft.n;
   if (metric.ends_with("tpot_ms")) return summary.tpot.n;
   if (metric.ends_with("itl_ms")) return summary.itl.n;
@@ -22,10 +21,10 @@ std::int64_t samples_of(const Trial& trial, const std::string& metric) {
 
 }  // namespace
 
-std::optional<double> trial_value(const Trial& trial, const std::string& metric) {
-  if (metric.starts_with("p99_") && samples_of(trial, metric) < kTestedSamplesP99) return std::nullopt;
+std::optional<double> timing_value(const report::TimingSummary& summary, const std::string& metric) {
+  if (metric.starts_with("p99_") && samples_of(summary, metric) < kTestedSamplesP99) return std::nullopt;
   VariantResult holder;
-  holder.summary = trial.summary;
+  holder.summary = summary;
   const std::optional<double> value = report::metric_value(holder, metric);
   return value && std::isfinite(*value) && *value > 0 ? value : std::nullopt;
 }

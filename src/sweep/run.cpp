@@ -75,6 +75,7 @@ class Runner {
     claim_folder(options_.folder, sweep_);
     find_pending();
     if (pending_.empty()) return outcome_;
+    for (const std::size_t cell : pending_) remove_leftovers(sweep_.cells[cell].id);
     std::vector<double> predicted;
     for (const std::size_t cell : pending_) {
       predicted.push_back(options_.predict_seconds ? options_.predict_seconds(sweep_.cells[cell].profile) : 1);
@@ -111,6 +112,16 @@ class Runner {
     }
     std::stable_sort(pending_.begin(), pending_.end(),
                      [&](std::size_t a, std::size_t b) { return order.at(key(a)) < order.at(key(b)); });
+  }
+
+  /// Temporary files that a kill left beside a cell's result file.
+  void remove_leftovers(const std::string& id) const {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(options_.folder / "cells", error)) {
+      if (!entry.path().filename().string().starts_with(id + ".json.")) continue;
+      std::error_code ignored;
+      std::filesystem::remove(entry.path(), ignored);
+    }
   }
 
   void run_group(std::size_t begin, std::size_t count) {

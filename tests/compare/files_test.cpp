@@ -120,6 +120,11 @@ TEST_CASE("files: several a side are the units") {
   }
 }
 
+TEST_CASE("files: a p99 of few samples is not tested, over files neither") {
+  const auto runs = several(8, 1.0);
+  for (const Line& one : compare_files(runs, options()).lines) CHECK(one.metric != "p99_itl_ms");
+}
+
 TEST_CASE("files: too few could never have decided, and how many would") {
   const auto three = compare_files(several(3, 1.5), options());
   CHECK(verdict(three, "baseline", "output_throughput") == "inconclusive");

@@ -103,10 +103,15 @@ TEST_CASE("sweep: kill -9 at any point, then --resume") {
     }
   }
   CHECK(killed >= 2);
+  REQUIRE_FALSE(before.empty());
+  fs::remove(out / "cells" / before.begin()->first);
+  std::ofstream(out / "cells" / (before.begin()->first + ".a1B2c3")) << "half a fi";
+  before.erase(before.begin());
   const auto resumed = folder.sweep("-o out --resume --set workload.trials=40");
   CHECK(resumed.code == 0);
   CHECK(finished(out) == 4);
   for (const auto& [name, text] : before) CHECK(read_file(out / "cells" / name) == text);
+  CHECK(contents(out).size() == 4);  // no temporary file is left
   CHECK(resumed.out.find("Champion") != std::string::npos);
   CHECK(read_file(out / "summary.csv").starts_with("cell,"));
   // All there: nothing runs again, and without --resume nothing is overwritten.

@@ -37,8 +37,13 @@ std::vector<double> logs(std::vector<double> values) {
   return values;
 }
 
-bool all_positive(const std::vector<double>& values) {
-  return std::all_of(values.begin(), values.end(), [](double v) { return v > 0; });
+/// One value a file, of the files that can be tested on it.
+std::vector<double> tested_values(const Cell& cell, const std::string& metric) {
+  std::vector<double> values;
+  for (const Run* run : cell) {
+    if (const auto value = timing_value(run->variant->summary, metric)) values.push_back(*value);
+  }
+  return values;
 }
 
 /// The variance of the trials and that of the processes add up; degrees of freedom by Welch and Satterthwaite.
@@ -76,8 +81,8 @@ std::optional<Tested> test_trials(const Run& base, const Run& other, const std::
 
 std::optional<Tested> test_over_files(const Cell& base, const Cell& other, const std::string& metric,
                                       const TestOptions& options) {
-  const std::vector<double> x = values_of(base, metric), y = values_of(other, metric);
-  if (x.empty() || y.empty() || !all_positive(x) || !all_positive(y)) return std::nullopt;
+  const std::vector<double> x = tested_values(base, metric), y = tested_values(other, metric);
+  if (x.empty() || y.empty()) return std::nullopt;
   Tested tested = start_timing(*base.front()->variant, *other.front()->variant, metric, options);
   report::Comparison& comparison = tested.comparison;
   comparison.baseline_value = stats::median(x);
