@@ -187,7 +187,7 @@ void Session::State::emit_tokens() {
     const std::int32_t token = sampled_token(row, sequence);
     sequence.tokens.push_back(token);
     const FinishReason reason = finish_reason(sequence, token);
-    events.tokens.push_back({sequence.id, token, index, reason});
+    events.tokens.push_back({sequence.id, token, index, reason, sequence.prefix_hit});
     if (reason != FinishReason::kNone) finished.push_back(&sequence);
   }
 }

@@ -28,6 +28,7 @@ struct TokenEvent {
   std::int32_t token;
   int index;  // 0: the first output token
   FinishReason finish = FinishReason::kNone;
+  int prefix_hit = 0;  // tokens of the prompt that the prefix cache answered
 };
 
 /// Final hidden states (after the last norm) of consecutive scored positions of a teacher-forced request: row i is the

@@ -27,7 +27,8 @@ void EngineTarget::poll(double wake, TargetEvents& events) {
   const double end = now();
   events.steps.push_back({begin, end, step.prefill_tokens, step.decode_tokens, step.context_tokens});
   for (const engine::TokenEvent& token : step.tokens) {
-    events.tokens.push_back({token.request, end, token.token, token.finish != engine::FinishReason::kNone});
+    events.tokens.push_back(
+        {token.request, end, token.token, token.finish != engine::FinishReason::kNone, token.prefix_hit});
   }
 }
 

@@ -107,15 +107,26 @@ class Experiment {
   }
 
   void load() {
-    LoadedModel loaded = load_model(profile_, directory_, options_.progress, err_);
-    weights_ = std::move(loaded.weights);
-    model_ = std::move(loaded.model);
+    if (options_.shared == nullptr || options_.shared->key != weights_key(profile_)) {
+      load_weights();
+    } else {
+      weights_ = options_.shared->weights;
+      model_ = options_.shared->model;
+    }
     for (const profile::Variant& variant : profile_.variants) {
       variants_.push_back({variant, std::nullopt});
       report::VariantResult& result = result_.variants.emplace_back();
       result.name = variant.name;
       result.kv_cache_dtype = profile::name_of(variant.kv_cache_dtype);
     }
+  }
+
+  void load_weights() {
+    if (options_.shared != nullptr) *options_.shared = {};  // the old ones go before the new ones come
+    LoadedModel loaded = load_model(profile_, directory_, options_.progress, err_);
+    weights_ = std::move(loaded.weights);
+    model_ = std::move(loaded.model);
+    if (options_.shared != nullptr) *options_.shared = {weights_key(profile_), weights_, model_};
   }
 
   // ---- scales ----
@@ -332,6 +343,23 @@ class Experiment {
 };
 
 }  // namespace
+
+std::string weights_key(const profile::Profile& profile) {
+  profile::Profile key;
+  key.model = profile.model;
+  key.model_config = profile.model_config;
+  key.load_format = profile.load_format;
+  if (profile.load_format == "dummy") key.workload.seed = profile.workload.seed;
+  if (profile.engine.device == profile::Device::kCpu) {
+    key.engine.device = profile.engine.device;
+    key.engine.tensor_parallel_size = profile.engine.tensor_parallel_size;
+    key.engine.cpu_threads = profile.engine.cpu_threads;
+  } else {  // a GPU's executor is made for its memory plan and its kernels' settings; the scheduler's alone may change
+    key.engine = profile.engine;
+    key.engine.enable_prefix_caching = key.engine.enable_chunked_prefill = false;
+  }
+  return profile::to_json(key);
+}
 
 int run_experiment(const profile::Profile& profile, const RunOptions& options, std::ostream& out, std::ostream& err) {
   return Experiment(profile, options, out, err).run();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <ostream>
 #include <string>
@@ -9,7 +10,24 @@
 #include "base/progress.h"
 #include "profile/profile.h"
 
+namespace qwenbench::model {
+class WeightSource;
+}
+namespace qwenbench::engine {
+class Model;
+}
+
 namespace qwenbench::measure {
+
+/// Weights that runs of one process share: kept from one run to the next where weights_key() stays the same.
+struct SharedModel {
+  std::string key;
+  std::shared_ptr<const model::WeightSource> weights;
+  std::shared_ptr<engine::Model> model;
+};
+
+/// Equal for profiles that would load the same weights in the same way.
+std::string weights_key(const profile::Profile& profile);
 
 struct RunOptions {
   std::optional<std::filesystem::path> output;            // the result file; unset: results/<profile>-<UTC time>.json
@@ -19,6 +37,7 @@ struct RunOptions {
   ProgressStyle progress = ProgressStyle::kLines;         // on `err`
   bool color = false;                                     // of the table on `out`
   std::string cli_command;                                // as typed: written into the result file
+  SharedModel* shared = nullptr;                          // null: weights are loaded for this run alone
 };
 
 /// Runs `profile`: the table goes to `out`, progress and the path of the result file to `err`. Returns the exit code:

@@ -103,6 +103,7 @@ class Client {
     report::RequestRecord& record = outcome_.requests[index];
     if (!record.ttft) {
       record.ttft = token.time - start_ - record.arrival;
+      record.cached_tokens = token.cached_tokens;
     } else {
       record.itls.push_back(token.time - last_token_[index]);
     }

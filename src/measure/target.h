@@ -16,7 +16,8 @@ struct TargetToken {
   Ticket ticket;
   double time;  // seconds of the target's clock
   std::int32_t token;
-  bool last;  // the request is finished with it
+  bool last;              // the request is finished with it
+  int cached_tokens = 0;  // of its prompt, from the prefix cache (an HTTP server's usage.prompt_tokens_details)
 };
 
 /// One step of a target that has steps (an HTTP server reports none).

@@ -115,6 +115,12 @@ void add_bookkeeping(RowList& rows, const std::vector<VariantResult>& variants) 
   const auto any = [&](auto&& has) { return std::any_of(variants.begin(), variants.end(), has); };
   rows.where_measured("Prefix-cache hit rate (%)", [](const auto& v) { return percent(v.summary.kv_cache_hit_rate); });
   rows.where_measured("Energy per token (J)", [](const auto& v) { return number(v.summary.energy_per_token_j); });
+  rows.where_measured("TTFT on a prefix hit, median (ms)", [](const auto& v) {
+    return v.summary.prefix ? number(v.summary.prefix->ttft_hit.median) : std::string("-");
+  });
+  rows.where_measured("TTFT on a miss, median (ms)", [](const auto& v) {
+    return v.summary.prefix ? number(v.summary.prefix->ttft_miss.median) : std::string("-");
+  });
   rows.where_measured("Time in collectives (%)", [](const auto& v) { return percent(v.summary.comm_share); });
   if (any([](const VariantResult& v) { return v.summary.preemptions > 0; })) {
     rows.always("Preemptions", [](const auto& v) { return fmt::format("{}", v.summary.preemptions); });

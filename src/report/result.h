@@ -89,8 +89,10 @@ struct RequestRecord {
   int input_len = 0;           // tokens, image tokens included
   int input_vision_len = 0;    // tokens
   int output_len = 0;          // tokens
-  std::string text;            // what was generated
-  std::string error;           // empty = completed
+  std::optional<int>
+      cached_tokens;  // of the prompt, from the prefix cache; null in older files and where no token came
+  std::string text;   // what was generated
+  std::string error;  // empty = completed
 
   bool completed() const { return error.empty() && ttft.has_value(); }
 };
@@ -100,6 +102,12 @@ struct RequestRecord {
 struct Distribution {
   std::int64_t n = 0;
   std::optional<double> mean, median, std, p50, p90, p95, p99;
+};
+
+/// TTFT of the requests for which the prefix cache had a part of the prompt, and of the others.
+struct PrefixSummary {
+  Distribution ttft_hit, ttft_miss;        // milliseconds
+  std::optional<double> request_hit_rate;  // requests with any hit, 0..1
 };
 
 /// Derived by summary.h, of one trial or of all trials of a variant.
@@ -116,6 +124,7 @@ struct TimingSummary {
   std::int64_t preemptions = 0;
   std::optional<double> kv_cache_hit_rate;   // prefix-cache hits / queried tokens, 0..1; null without prefix caching
   std::optional<double> comm_share;          // share of the step time spent in collectives, 0..1
+  std::optional<PrefixSummary> prefix;       // null without prefix caching
   Distribution ttft, tpot, itl, e2el;        // milliseconds
   std::optional<double> energy_per_token_j;  // GPU energy of everything, by output tokens
 };

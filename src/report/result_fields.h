@@ -124,6 +124,7 @@ void fields(auto& v, Fields<RequestRecord> auto& x) {
   v("input_len", x.input_len);
   v("input_vision_len", x.input_vision_len);
   v("output_len", x.output_len);
+  v("cached_tokens", x.cached_tokens);
   v("text", x.text);
   v("error", x.error);
 }
@@ -137,6 +138,12 @@ void distribution_fields(auto& v, const std::string& name, Fields<Distribution> 
   v("p95_" + name + "_ms", x.p95);
   v("p99_" + name + "_ms", x.p99);
   v(name + "_samples", x.n);
+}
+
+void fields(auto& v, Fields<PrefixSummary> auto& x) {
+  v("request_hit_rate", x.request_hit_rate);
+  distribution_fields(v, "ttft_hit", x.ttft_hit);
+  distribution_fields(v, "ttft_miss", x.ttft_miss);
 }
 
 /// Members of the object that holds them (a variant, a trial), as vLLM's benchmark writes them.
@@ -161,6 +168,7 @@ void fields(auto& v, Fields<TimingSummary> auto& x) {
   v("kv_cache_hit_rate", x.kv_cache_hit_rate);
   v("comm_share", x.comm_share);
   v("energy_per_token_j", x.energy_per_token_j);
+  v("prefix", x.prefix);
 }
 
 /// Four counters are also members of the trial's summary: one name in the file.

@@ -197,6 +197,47 @@ TEST_CASE("a missed slo is exit 1, an unknown one is refused before any work") {
   CHECK_THROWS_AS(run(folder, {"slo=[{\"metric\": \"ttft_s\", \"max\": 1}]"}), InputError);
 }
 
+TEST_CASE("shared prefixes: which requests found theirs in the cache, and how long each kind took") {
+  const Folder folder;
+  const std::vector<std::string> sets{"workload.trials=1",
+                                      "workload.num_prompts=6",
+                                      "workload.shared_prefix.groups=2",
+                                      "workload.shared_prefix.tokens=64",
+                                      "workload.max_concurrency=1",
+                                      "quality.dataset=\"\"",
+                                      "calibration.num_samples=1"};
+  std::vector<std::string> cached = sets;
+  cached.push_back("engine.enable_prefix_caching=true");
+  const Ran ran = run(folder, cached);
+  for (const report::VariantResult& variant : ran.result.variants) {
+    REQUIRE(variant.summary.prefix);
+    CHECK(*variant.summary.prefix->request_hit_rate == doctest::Approx(4.0 / 6));  // the first of each group misses
+    CHECK(variant.summary.prefix->ttft_hit.n == 4);
+    CHECK(variant.summary.prefix->ttft_miss.n == 2);
+    for (std::size_t i = 0; i < 6; ++i) CHECK(variant.requests[i].cached_tokens.value_or(-1) == (i < 2 ? 0 : 64));
+  }
+  CHECK_FALSE(run(folder, sets).result.variants[0].summary.prefix);
+}
+
+TEST_CASE("runs that share weights load them once, and compute the same") {
+  const Folder folder;
+  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2"};
+  SharedModel shared;
+  RunOptions options;
+  options.shared = &shared;
+  const Ran first = run(folder, sets, options);
+  const auto* model = shared.model.get();
+  CHECK(model != nullptr);
+  const Ran second =
+      run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2", "engine.max_num_seqs=2"},
+          options);
+  CHECK(shared.model.get() == model);
+  CHECK(second.result.variants[1].quality->kld.mean == first.result.variants[1].quality->kld.mean);
+  run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2", "engine.cpu_threads=1"},
+      options);
+  CHECK(shared.model.get() != model);
+}
+
 TEST_CASE("no place to write is found out first") {
   const Folder folder;
   std::ofstream(folder.path / "file") << "x";
