@@ -97,5 +97,6 @@ TEST_CASE("worker: it does not outlive its parent") {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   CHECK(gone);
+  if (!gone) ::kill(worker, SIGKILL);
   std::filesystem::remove(file);
 }
