@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/token_score.h"
@@ -112,6 +114,13 @@ class Executor {
   /// Both models' logits from their hidden states [rows, hidden], reduced to one score a row. The same on every rank.
   virtual void compare(std::span<const float> reference_hidden, std::span<const float> variant_hidden,
                        std::span<const std::int32_t> targets, std::span<TokenScore> out);
+
+  /// How sums go from GPU to GPU: "p2p", "nccl" or "host"; "" for one rank, and on a CPU.
+  virtual std::string communicator() const { return ""; }
+
+  /// Seconds that this rank has spent in collectives since it was made, waiting for the others included; no step is
+  /// under way. nullopt: not measured.
+  virtual std::optional<double> collective_seconds() { return std::nullopt; }
 
   /// Bytes of weights held by this rank, in the form they are kept.
   virtual std::size_t weight_bytes() const = 0;

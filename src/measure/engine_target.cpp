@@ -33,7 +33,7 @@ void EngineTarget::poll(double wake, TargetEvents& events) {
 
 TargetCounters EngineTarget::counters() const {
   const engine::SessionCounters& counters = session_->counters();
-  return {counters.preemptions, counters.prompt_tokens, counters.prefix_hit_tokens};
+  return {counters.preemptions, counters.prompt_tokens, counters.prefix_hit_tokens, session_->collective_seconds()};
 }
 
 }  // namespace qwenbench::measure

@@ -61,6 +61,17 @@ void warn_of_noise(const VariantResult& reference, std::vector<Warning>& warning
                       fmt::format("KL divergence {:.3g} nats a token", *floor)});
 }
 
+void warn_of_slow_links(const report::Result& result, std::vector<Warning>& warnings) {
+  const auto& way = result.engine.all_reduce;
+  if (!way || *way == "p2p" || result.environment.p2p.value_or(true)) return;
+  warnings.push_back(
+      {"P2P_UNAVAILABLE",
+       fmt::format("not all GPUs have peer access to each other, sums go over {}; nvidia-smi topo -p2p r "
+                   "says between which, and an IOMMU or a container's settings may stand in the way",
+                   *way == "host" ? "main memory" : "NCCL"),
+       std::nullopt});
+}
+
 void warn_of_timing(const VariantResult& variant, std::vector<Warning>& warnings) {
   const report::TimingSummary& summary = variant.summary;
   if (summary.preemptions > 0) {
@@ -98,6 +109,7 @@ std::vector<Warning> find_warnings(const profile::Profile& profile, const std::v
   for (std::size_t i = 0; i < variants.size(); ++i) {
     warn_of_scales(profile, variants[i], result.variants[i], result.variants.front(), warnings);
   }
+  warn_of_slow_links(result, warnings);
   warn_of_noise(result.variants.front(), warnings);
   for (const VariantResult& variant : result.variants) warn_of_timing(variant, warnings);
   return warnings;
@@ -112,6 +124,7 @@ report::EngineInfo describe_engine(const profile::Profile& profile, const model:
   info.weights = weights.is_dummy() ? "dummy" : "checkpoint";
   info.device = model.memory().is_gpu ? "cuda" : "cpu";
   info.tp_size = model.ranks();
+  if (const std::string way = model.communicator(); !way.empty()) info.all_reduce = way;
   info.kv_block_size = profile.engine.block_size;
   info.num_kv_blocks = first.num_kv_blocks;
   const std::size_t block = backend::kv_block_bytes(model.config(), model.ranks(),

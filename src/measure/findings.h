@@ -15,7 +15,8 @@
 namespace qwenbench::measure {
 
 /// Warnings that the finished measurements give rise to, DUMMY_WEIGHTS, KV_SCALE_UNIT
-/// (with its measured impact), KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED.
+/// (with its measured impact), KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED,
+/// P2P_UNAVAILABLE.
 std::vector<report::Warning> find_warnings(const profile::Profile& profile,
                                            const std::vector<PreparedVariant>& variants, const report::Result& result);
 

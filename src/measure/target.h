@@ -41,6 +41,7 @@ struct TargetEvents {
 struct TargetCounters {
   std::int64_t preemptions = 0;
   std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;  // 0, 0 without prefix caching
+  std::vector<double> collective_seconds = {};                    // one a rank; empty: not measured
 };
 
 class Target {

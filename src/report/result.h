@@ -50,9 +50,10 @@ struct EngineInfo {
   std::string weights = "checkpoint";  // "checkpoint" | "dummy"
   std::string device = "cpu";          // "cpu" | "cuda"
   int tp_size = 1;
-  int kv_block_size = 0;           // tokens
-  std::int64_t num_kv_blocks = 0;  // of the first variant; each variant says its own
-  std::vector<RankMemory> memory;  // one per rank
+  int kv_block_size = 0;                                 // tokens
+  std::int64_t num_kv_blocks = 0;                        // of the first variant; each variant says its own
+  std::vector<RankMemory> memory;                        // one per rank
+  std::optional<std::string> all_reduce = std::nullopt;  // "p2p" | "nccl" | "host"; null on one GPU and on a CPU
 
   bool dummy_weights() const { return weights == "dummy"; }
 };
@@ -114,8 +115,9 @@ struct TimingSummary {
   std::optional<double> bandwidth_share;         // of the decode steps' bandwidth limit, 0..1
   std::int64_t preemptions = 0;
   std::optional<double> kv_cache_hit_rate;  // prefix-cache hits / queried tokens, 0..1; null without prefix caching
-  std::optional<double> comm_share;         // share of the step time spent in collectives, 0..1
-  Distribution ttft, tpot, itl, e2el;       // milliseconds
+  std::optional<double> comm_share;         // share of the step time spent in collectives, 0..1; mean over ranks
+  std::optional<double> comm_share_min, comm_share_max;  // of the ranks with the least and the most
+  Distribution ttft, tpot, itl, e2el;                    // milliseconds
 };
 
 /// What the runner counts in one trial of one variant (raw), and the statistics that summary.h derives.
@@ -127,8 +129,8 @@ struct Trial {
   double decode_seconds = 0;              // of those steps
   std::optional<double> bandwidth_share;  // of those steps, 0..1
   std::int64_t preemptions = 0;
-  std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;  // 0, 0 without prefix caching
-  std::optional<double> comm_share;                               // 0..1
+  std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;     // 0, 0 without prefix caching
+  std::optional<double> comm_share, comm_share_min, comm_share_max;  // 0..1
   TimingSummary summary;
 };
 

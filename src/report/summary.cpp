@@ -105,6 +105,8 @@ void finish(std::span<const Trial> trials, Pool&& pool, std::span<const SloLimit
   if (queried > 0) summary.kv_cache_hit_rate = static_cast<double>(hits) / static_cast<double>(queried);
   summary.bandwidth_share = weighted_share(trials, &Trial::bandwidth_share, &Trial::decode_seconds);
   summary.comm_share = weighted_share(trials, &Trial::comm_share, &Trial::duration);
+  summary.comm_share_min = weighted_share(trials, &Trial::comm_share_min, &Trial::duration);
+  summary.comm_share_max = weighted_share(trials, &Trial::comm_share_max, &Trial::duration);
   summary.ttft = distribution(std::move(pool.ttft));
   summary.tpot = distribution(std::move(pool.tpot));
   summary.itl = distribution(std::move(pool.itl));

@@ -62,6 +62,7 @@ void show(RankContext& context, TextStep& step, int layer, int tokens) {
   for (const auto& span : step.input->visual) std::fill_n(is_image.begin() + span.first_row, span.num_rows, 1);
   for (const auto kind : {KvObserver::Kind::kKey, KvObserver::Kind::kValue}) {
     const auto& from = kind == KvObserver::Kind::kKey ? step.observed_k : step.observed_v;
+    context.synchronize();  // the copy, into pageable memory, then waits for no other rank
     QWENBENCH_CUDA(cudaMemcpyAsync(stored.data(), from.get(), count * 2, cudaMemcpyDeviceToHost, context.stream));
     context.synchronize();
     std::transform(stored.begin(), stored.end(), values.begin(), bf16_to_float);
