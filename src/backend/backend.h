@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/token_score.h"
@@ -131,6 +132,13 @@ class Executor {
 
   /// Bytes a second that this rank's device can read; null where that is not measured.
   virtual std::optional<double> read_bandwidth() const { return std::nullopt; }
+
+  /// How sums go from GPU to GPU: "p2p", "nccl" or "host"; "" for one rank, and on a CPU.
+  virtual std::string communicator() const { return ""; }
+
+  /// Seconds that this rank has spent in collectives since it was made, waiting for the others included; no step is
+  /// under way. nullopt: not measured.
+  virtual std::optional<double> collective_seconds() { return std::nullopt; }
 
   /// Bytes of weights held by this rank, in the form they are kept.
   virtual std::size_t weight_bytes() const = 0;

@@ -77,6 +77,20 @@ std::optional<double> Model::read_bandwidth() const {
 const MemoryPlan& Model::memory() const { return state_->memory; }
 void Model::set_memory(const MemoryPlan& memory) { state_->memory = memory; }
 
+std::string Model::communicator() const { return state_->executors.front()->communicator(); }
+
+std::vector<double> Model::collective_seconds() {
+  if (communicator().empty()) return {};
+  std::vector<std::optional<double>> measured(static_cast<std::size_t>(ranks()));
+  run([&](backend::Executor& executor, int rank) { measured[rank] = executor.collective_seconds(); });
+  std::vector<double> seconds;
+  for (const auto& rank : measured) {
+    if (!rank) return {};
+    seconds.push_back(*rank);
+  }
+  return seconds;
+}
+
 void Model::run(const std::function<void(backend::Executor& executor, int rank)>& fn) {
   State& state = *state_;
   if (state.failed) throw DeviceError("the model cannot be used any more after an earlier failure; load it again");

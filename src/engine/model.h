@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -40,6 +41,10 @@ class Model {
   std::optional<double> read_bandwidth() const;
   /// What load() planned; without it (from_executors) a CPU's, with no KV memory.
   const MemoryPlan& memory() const;
+  /// How sums go from GPU to GPU: "p2p", "nccl" or "host"; "" for one rank, and on a CPU.
+  std::string communicator() const;
+  /// Seconds that each rank has spent in collectives since it was loaded; empty where that is not measured.
+  std::vector<double> collective_seconds();
 
   /// Runs fn(executor, rank) on every rank's own thread and waits. If one throws, the others are released (abort) and
   /// the first error is rethrown; the model is then unusable.

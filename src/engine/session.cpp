@@ -260,6 +260,7 @@ int Session::num_running() const { return static_cast<int>(state_->scheduler.run
 int Session::num_waiting() const { return static_cast<int>(state_->scheduler.waiting().size()); }
 int Session::num_blocks() const { return state_->blocks.num_blocks(); }
 const SessionCounters& Session::counters() const { return state_->counters; }
+std::vector<double> Session::collective_seconds() const { return state_->model->collective_seconds(); }
 
 void Session::reset(bool drop_prefix_cache) {
   state_->scheduler.drop_all();

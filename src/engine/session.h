@@ -78,6 +78,8 @@ class Session {
   int num_waiting() const;
   int num_blocks() const;
   const SessionCounters& counters() const;
+  /// Of the model: see Model::collective_seconds().
+  std::vector<double> collective_seconds() const;
 
   /// Drops all requests and, if asked, forgets cached prefixes.
   void reset(bool drop_prefix_cache);

@@ -35,8 +35,8 @@ void EngineTarget::poll(double wake, TargetEvents& events) {
 TargetCounters EngineTarget::counters() const {
   const engine::SessionCounters& counters = session_->counters();
   const backend::GpuActivity activity = backend::read_gpu_activity(gpus_);
-  return {counters.preemptions, counters.prompt_tokens, counters.prefix_hit_tokens, activity.energy_j,
-          activity.throttled};
+  return {counters.preemptions, counters.prompt_tokens, counters.prefix_hit_tokens,
+          activity.energy_j,    activity.throttled,     session_->collective_seconds()};
 }
 
 }  // namespace qwenbench::measure

@@ -106,7 +106,11 @@ void warn_of_devices(const profile::Profile& profile, const report::Result& resu
   if (result.engine.device == "cuda" && !environment.pin_memory) warn_of_pageable_memory(environment.wsl, warnings);
   if (profile.engine.tensor_parallel_size < 2 || environment.p2p.value_or(true)) return;
   Warning& added = warnings.emplace_back(Warning{
-      "P2P_UNAVAILABLE", "the GPUs have no peer access: collectives go through the host's memory", std::nullopt});
+      "P2P_UNAVAILABLE",
+      fmt::format("not all GPUs have peer access to each other, sums go over {}; nvidia-smi topo -p2p r says between "
+                  "which, and an IOMMU or a container's settings may stand in the way",
+                  result.engine.all_reduce == "host" ? "main memory" : "NCCL"),
+      std::nullopt});
   std::optional<double> most;
   for (const VariantResult& variant : result.variants) {
     if (variant.summary.comm_share) most = std::max(most.value_or(0), *variant.summary.comm_share);
@@ -208,6 +212,7 @@ report::EngineInfo describe_engine(const profile::Profile& profile, const model:
   info.device = model.memory().is_gpu ? "cuda" : "cpu";
   info.tp_size = model.ranks();
   if (const auto bandwidth = model.read_bandwidth()) info.read_bandwidth_gb_s = *bandwidth * 1e-9;
+  if (const std::string way = model.communicator(); !way.empty()) info.all_reduce = way;
   info.kv_block_size = profile.engine.block_size;
   info.num_kv_blocks = first.num_kv_blocks;
   const std::size_t block = backend::kv_block_bytes(model.config(), model.ranks(),

@@ -44,6 +44,7 @@ struct TargetCounters {
   std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;  // 0, 0 without prefix caching
   std::optional<double> energy_j = std::nullopt;                  // of the GPUs, any origin
   std::optional<bool> throttled = std::nullopt;                   // any GPU, at this moment
+  std::vector<double> collective_seconds = {};                    // one a rank; empty: not measured
 };
 
 class Target {

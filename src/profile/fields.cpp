@@ -40,8 +40,8 @@ void add_engine_fields(ProfileFields& fields) {
   add(bool_field<Profile>("engine.cuda_graphs", QWENBENCH_MEMBER(engine.cuda_graphs), "decode steps are captured"));
   add(word_field<Profile>("engine.attention_dtype", QWENBENCH_MEMBER(engine.attention_dtype), {"auto", "fp8"},
                           "auto: K and V are converted to 16 bit before the product"));
-  add(word_field<Profile>("engine.all_reduce", QWENBENCH_MEMBER(engine.all_reduce), {"auto", "p2p", "nccl"},
-                          "auto: p2p where peer access works"));
+  add(word_field<Profile>("engine.all_reduce", QWENBENCH_MEMBER(engine.all_reduce), {"auto", "p2p", "nccl", "host"},
+                          "auto: p2p where peer access works, else nccl; host: through main memory, slow"));
   add(choice_field<Profile>("engine.pin_memory", QWENBENCH_MEMBER(engine.pin_memory), switches,
                             "page-locked host memory; auto: off under WSL"));
   add(integer_field<Profile>("engine.cpu_threads", QWENBENCH_MEMBER(engine.cpu_threads), 0, 4096,

@@ -31,7 +31,7 @@ struct EngineOptions {
   int block_size = 64;  // tokens of one KV block
   bool cuda_graphs = true;
   std::string attention_dtype = "auto";  // auto | fp8
-  std::string all_reduce = "auto";       // auto | p2p | nccl
+  std::string all_reduce = "auto";       // auto | p2p | nccl | host
   Switch pin_memory = Switch::kAuto;
   int cpu_threads = 0;             // over all ranks; 0: every available core
   double cpu_kv_cache_gib = 0.25;  // KV memory of a CPU run, per rank (vLLM: VLLM_CPU_KVCACHE_SPACE)

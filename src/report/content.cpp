@@ -169,8 +169,9 @@ std::vector<std::string> header_of(const Result& result) {
   const EngineInfo& engine = result.engine;
   const WorkloadInfo& workload = result.workload;
   std::vector<std::string> lines;
-  lines.push_back(fmt::format("{} ({}), {}, {} rank{}", engine.model, engine.quantization, engine.device,
-                              engine.tp_size, engine.tp_size == 1 ? "" : "s"));
+  lines.push_back(fmt::format("{} ({}), {}, {} rank{}{}", engine.model, engine.quantization, engine.device,
+                              engine.tp_size, engine.tp_size == 1 ? "" : "s",
+                              engine.all_reduce ? ", all-reduce " + *engine.all_reduce : ""));
   std::size_t trials = 0;
   for (const VariantResult& variant : result.variants) trials = std::max(trials, variant.trials.size());
   lines.push_back(fmt::format("{}: {} requests x {} trials a variant, at most {} at a time", workload.dataset_name,

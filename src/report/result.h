@@ -54,6 +54,7 @@ struct EngineInfo {
   std::int64_t num_kv_blocks = 0;                            // of the first variant; each variant says its own
   std::vector<RankMemory> memory;                            // one per rank
   std::optional<double> read_bandwidth_gb_s = std::nullopt;  // measured, all ranks together: bandwidth_share is of it
+  std::optional<std::string> all_reduce = std::nullopt;      // "p2p" | "nccl" | "host"; null on one GPU and on a CPU
 
   bool dummy_weights() const { return weights == "dummy"; }
 };
@@ -122,11 +123,12 @@ struct TimingSummary {
   std::optional<double> decode_throughput;       // tokens per second of steps that only decode
   std::optional<double> bandwidth_share;         // of the decode steps' bandwidth limit, 0..1
   std::int64_t preemptions = 0;
-  std::optional<double> kv_cache_hit_rate;   // prefix-cache hits / queried tokens, 0..1; null without prefix caching
-  std::optional<double> comm_share;          // share of the step time spent in collectives, 0..1
-  std::optional<PrefixSummary> prefix;       // null without prefix caching
-  Distribution ttft, tpot, itl, e2el;        // milliseconds
-  std::optional<double> energy_per_token_j;  // GPU energy of everything, by output tokens
+  std::optional<double> kv_cache_hit_rate;  // prefix-cache hits / queried tokens, 0..1; null without prefix caching
+  std::optional<double> comm_share;         // share of the step time spent in collectives, 0..1; mean over ranks
+  std::optional<double> comm_share_min, comm_share_max;  // of the ranks with the least and the most
+  std::optional<PrefixSummary> prefix;                   // null without prefix caching
+  Distribution ttft, tpot, itl, e2el;                    // milliseconds
+  std::optional<double> energy_per_token_j;              // GPU energy of everything, by output tokens
 };
 
 /// What the runner counts in one trial of one variant (raw), and the statistics that summary.h derives.
@@ -138,10 +140,10 @@ struct Trial {
   double decode_seconds = 0;              // of those steps
   std::optional<double> bandwidth_share;  // of those steps, 0..1
   std::int64_t preemptions = 0;
-  std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;  // 0, 0 without prefix caching
-  std::optional<double> comm_share;                               // 0..1
-  std::optional<double> energy_j = std::nullopt;                  // of the GPUs, joules
-  std::optional<bool> throttled = std::nullopt;                   // a GPU was, before or after the trial
+  std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;     // 0, 0 without prefix caching
+  std::optional<double> comm_share, comm_share_min, comm_share_max;  // 0..1
+  std::optional<double> energy_j = std::nullopt;                     // of the GPUs, joules
+  std::optional<bool> throttled = std::nullopt;                      // a GPU was, before or after the trial
   TimingSummary summary;
 };
 

@@ -57,6 +57,7 @@ void fields(auto& v, Fields<EngineInfo> auto& x) {
   v("kv_block_size", x.kv_block_size);
   v("num_kv_blocks", x.num_kv_blocks);
   v("memory", x.memory);
+  v("all_reduce", x.all_reduce);
 }
 
 /// The rate of a closed loop is infinite, which JSON has no number for: "inf", as in vLLM's files.
@@ -169,6 +170,8 @@ void fields(auto& v, Fields<TimingSummary> auto& x) {
   v("comm_share", x.comm_share);
   v("energy_per_token_j", x.energy_per_token_j);
   v("prefix", x.prefix);
+  v("comm_share_min", x.comm_share_min);
+  v("comm_share_max", x.comm_share_max);
 }
 
 /// Four counters are also members of the trial's summary: one name in the file.
@@ -189,12 +192,16 @@ void fields(V& v, Fields<Trial> auto& x) {
     x.preemptions = summary.preemptions;
     x.bandwidth_share = summary.bandwidth_share;
     x.comm_share = summary.comm_share;
+    x.comm_share_min = summary.comm_share_min;
+    x.comm_share_max = summary.comm_share_max;
     x.summary = summary;
   } else {
     summary.duration = x.duration;
     summary.preemptions = x.preemptions;
     summary.bandwidth_share = x.bandwidth_share;
     summary.comm_share = x.comm_share;
+    summary.comm_share_min = x.comm_share_min;
+    summary.comm_share_max = x.comm_share_max;
     fields(v, summary);
   }
 }

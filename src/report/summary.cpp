@@ -132,6 +132,8 @@ void finish(std::span<const Trial> trials, Pool&& pool, std::span<const SloLimit
   summary.bandwidth_share = weighted_share(trials, &Trial::bandwidth_share, &Trial::decode_seconds);
   summary.comm_share = weighted_share(trials, &Trial::comm_share, &Trial::duration);
   summary.energy_per_token_j = energy_per_token(trials, summary.total_output_tokens);
+  summary.comm_share_min = weighted_share(trials, &Trial::comm_share_min, &Trial::duration);
+  summary.comm_share_max = weighted_share(trials, &Trial::comm_share_max, &Trial::duration);
   summary.ttft = distribution(std::move(pool.ttft));
   summary.tpot = distribution(std::move(pool.tpot));
   summary.itl = distribution(std::move(pool.itl));

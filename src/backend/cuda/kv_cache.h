@@ -19,6 +19,8 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
   std::uint64_t generation() const { return generation_; }
+  /// What the first launch would do besides launching.
+  void upload(cudaStream_t stream) const { QWENBENCH_CUDA(cudaGraphUpload(executable_, stream)); }
   void launch(cudaStream_t stream) const { QWENBENCH_CUDA(cudaGraphLaunch(executable_, stream)); }
 
  private:

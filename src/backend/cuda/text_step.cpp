@@ -54,6 +54,7 @@ namespace {
 /// Rows [tokens, heads * d] on the device as fp32 on the host.
 std::vector<float> to_host(RankContext& context, const __nv_bfloat16* from, std::size_t count) {
   std::vector<std::uint16_t> stored(count);
+  context.synchronize();  // the copy, into pageable memory, then waits for no other rank
   QWENBENCH_CUDA(cudaMemcpyAsync(stored.data(), from, count * 2, cudaMemcpyDeviceToHost, context.stream));
   context.synchronize();
   std::vector<float> values(count);
