@@ -111,7 +111,7 @@ void check_add_norm(const NormCase& c) {
     for (int i = 0; i < c.width; ++i) square += centred(i) * centred(i) / c.width;
     for (int i = 0; i < c.width; ++i)
       normed[base + i] = centred(i) / std::sqrt(square + 1e-6) * bf16_to_float(weight[i]) +
-                         (c.layer_norm ? bf16_to_float(norm_bias[i]) : 0);
+                         (c.layer_norm ? bf16_to_float(norm_bias[i]) : 0.0f);
   }
   check_near(rounded, sums);
   check_near(d_out.download(), normed);
@@ -163,7 +163,7 @@ TEST_CASE("SwiGLU, and bias with GELU") {
       REQUIRE(kernels::bias_activation(bf16(d_x), with_bias ? bf16(d_bias) : nullptr, activation, rows, width,
                                        nullptr) == cudaSuccess);
       for (std::size_t i = 0; i < count; ++i) {
-        const double sum = bf16_to_float(x[i]) + (with_bias ? bf16_to_float(bias[i % width]) : 0);
+        const double sum = bf16_to_float(x[i]) + (with_bias ? bf16_to_float(bias[i % width]) : 0.0f);
         expected[i] = activation == kernels::Activation::kNone       ? sum
                       : activation == kernels::Activation::kGeluTanh ? gelu_tanh(sum)
                                                                      : gelu_erf(sum);

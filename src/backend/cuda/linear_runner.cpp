@@ -5,7 +5,6 @@
 
 #include "kernels/bf16_linear.h"
 #include "kernels/fp8_block_linear.h"
-#include "kernels/launch.h"
 #include "kernels/w4_linear.h"
 
 namespace qwenbench::backend::cuda {
@@ -63,7 +62,9 @@ void LinearRunner::load(const DeviceLinear& linear, const __nv_bfloat16* x, void
 
 void LinearRunner::run(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
                        cudaStream_t stream) {
-  const bool overlap = kernels::can_overlap_launches();
+  // Launched early, the products' thread blocks take the room of the small kernels before them: on H200 a decode step
+  // took a quarter longer (docs/performance.md), although a chain of products alone gains.
+  constexpr bool overlap = false;
   auto* out = static_cast<__nv_bfloat16*>(y);
   if (!streams(linear, y_is_float, rows)) {
     gemm_.multiply(x, dense_weights(linear, stream), y, y_is_float, rows, linear.n, linear.k, stream);
