@@ -104,7 +104,7 @@ void check_add_norm(const NormCase& c) {
       if (c.partial && c.features && feature >= 0)
         x += bf16_to_float(features[static_cast<std::size_t>(feature) * c.width + i]);
       sums[base + i] = x;
-      mean += bf16_to_float(rounded[base + i]) / c.width;
+      mean += static_cast<double>(bf16_to_float(rounded[base + i])) / c.width;
     }
     if (!c.layer_norm) mean = 0;
     const auto centred = [&](int i) { return bf16_to_float(rounded[base + i]) - mean; };
