@@ -41,12 +41,9 @@ struct RankContext {
   bool kernels_wait() const { return comm && comm->can_be_captured(); }
 
   /// Between what may wait for a device (taking memory, loading kernels; see DeviceCommunicator) and queueing
-  /// collectives, whose kernels wait for the ranks that are still at it. What was queued before is done: freshly
-  /// uploaded graphs and products are in place.
-  void meet() {
-    if (!kernels_wait()) return;
-    synchronize();
-    host_comm->barrier();
+  /// collectives, whose kernels wait for the ranks that are still at it.
+  void meet() const {
+    if (kernels_wait()) host_comm->barrier();
   }
 
   const __nv_bfloat16* bias_of(graph::LinearId id) const { return id < 0 ? nullptr : linears[id].bias.get(); }
