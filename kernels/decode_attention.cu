@@ -22,13 +22,6 @@ constexpr int kMinTiles = 8;              // of a thread block: fewer are not wo
 constexpr int kPairs = 8 * kHeadDim / 2;  // of outputs, of 8 queries
 constexpr int kPartFloats = kMaxGroup * (kHeadDim + 2);  // unnormalised outputs, maxima, sums
 
-#ifndef FP8_WARPS
-#define FP8_WARPS 16
-#define FP8_STAGES 3
-#define BF16_WARPS 12
-#define BF16_STAGES 2
-#endif
-
 template <KvDtype kDtype>
 struct Ring {
   static constexpr bool kFp8 = kDtype == KvDtype::kFp8E4M3;
@@ -36,8 +29,8 @@ struct Ring {
   static constexpr int kTileBytes = kTileTokens * kRowBytes;
   static constexpr int kPieces = kTileBytes / 512;  // of 16 bytes a lane, of K and of V each
   static constexpr int kRowPieces = kRowBytes / 16, kRowsAtOnce = 32 / kRowPieces;
-  static constexpr int kWarps = kFp8 ? FP8_WARPS : BF16_WARPS, kThreads = 32 * kWarps;
-  static constexpr int kStages = kFp8 ? FP8_STAGES : BF16_STAGES;
+  static constexpr int kWarps = kFp8 ? 16 : 12, kThreads = 32 * kWarps;
+  static constexpr int kStages = kFp8 ? 3 : 2;
   static constexpr int kStageBytes = 2 * kTileBytes;
   static constexpr int kBytes = kWarps * kStages * kStageBytes;
 };
@@ -318,11 +311,6 @@ struct Accumulator {
   /// valid: tokens of the tile that exist; the others are zero in the stage.
   __device__ void add_tile(unsigned stage, int valid) {
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
-#ifdef NO_MATH
-    const uint4 x = load_shared16(stage);
-    out[0][0][0] += __uint_as_float(x.x ^ x.y);
-    return;
-#endif
     float score[kColumns][4];
     add_scores(stage, score);
     if (valid < kTileTokens) {

@@ -119,13 +119,13 @@ struct Case {
   }
 
   /// lengths[s] tokens of context, of which rows[s] are of this step.
-  Case(int kv_heads, int group, int block_size, bool fp8, std::vector<int> lengths, std::vector<int> rows,
+  Case(int of_kv_heads, int of_group, int of_block_size, bool is_fp8, std::vector<int> lengths, std::vector<int> rows,
        float sharpness)
       : typical_query(sharpness),
-        kv_heads(kv_heads),
-        group(group),
-        block_size(block_size),
-        fp8(fp8),
+        kv_heads(of_kv_heads),
+        group(of_group),
+        block_size(of_block_size),
+        fp8(is_fp8),
         kv_length(lengths),
         num_rows(rows) {
     int used = 0;
