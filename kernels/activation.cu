@@ -21,8 +21,8 @@ __device__ __forceinline__ float activate(float x, Activation activation) {
 }
 
 __global__ void swiglu_kernel(const Bf16x8* in, int vectors, Bf16x8* out) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int column = blockIdx.x * kThreads + threadIdx.x;
   if (column >= vectors) return;
   const long long row = blockIdx.y;
@@ -35,8 +35,8 @@ __global__ void swiglu_kernel(const Bf16x8* in, int vectors, Bf16x8* out) {
 }
 
 __global__ void bias_activation_kernel(Bf16x8* x, const Bf16x8* bias, Activation activation, int vectors) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int column = blockIdx.x * kThreads + threadIdx.x;
   if (column >= vectors) return;
   Bf16x8& cell = x[static_cast<long long>(blockIdx.y) * vectors + column];
@@ -50,8 +50,8 @@ __global__ void bias_activation_kernel(Bf16x8* x, const Bf16x8* bias, Activation
 
 template <class In, class Out>
 __global__ void convert_kernel(const In* in, long long count, Out* out) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const long long stride = static_cast<long long>(gridDim.x) * kThreads;
   for (long long i = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += stride)
     out[i] = static_cast<Out>(static_cast<float>(in[i]));

@@ -13,8 +13,8 @@ __global__ void __launch_bounds__(kMaxThreads) add_norm_kernel(AddNorm a) {
   __shared__ float shared[33];
   const int vectors = a.width / 8;
   const long long base = static_cast<long long>(blockIdx.x) * vectors;
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int feature = a.features && a.feature_of_row ? a.feature_of_row[blockIdx.x] : -1;
   float values[kVectors][8];
   float sum = 0;

@@ -25,8 +25,9 @@ __device__ __forceinline__ void store_values(__nv_bfloat16* values, long long at
 template <int kRanks>
 __global__ void __launch_bounds__(kThreads)
     all_reduce_kernel(const __grid_constant__ PeerExchange x, __nv_bfloat16* values, long long count) {
-  if (x.overlap_next) let_next_start();
   wait_for_previous();
+  if (x.overlap_next) let_next_start();
+  const Stopwatch watch;
   const Turn turn = take_turn(x);
   const long long vectors = (count + 7) / 8, stride = static_cast<long long>(gridDim.x) * kThreads;
   long long at = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
@@ -45,6 +46,7 @@ __global__ void __launch_bounds__(kThreads)
     sum_over_ranks<kRanks>(x, turn, at, mine, sum);
     store_values(values, at, count, sum);
   }
+  watch.stop(x);
 }
 
 /// A value of T travels as one Unit.
@@ -61,8 +63,9 @@ __global__ void __launch_bounds__(kThreads)
     all_gather_kernel(const __grid_constant__ PeerExchange x, const T* mine, long long first, long long count,
                       long long width, T* out) {
   using Unit = decltype(to_unit(T{}));
-  if (x.overlap_next) let_next_start();
   wait_for_previous();
+  if (x.overlap_next) let_next_start();
+  const Stopwatch watch;
   const Turn turn = take_turn(x);
   const long long stride = static_cast<long long>(gridDim.x) * kThreads;
   const long long begin = static_cast<long long>(blockIdx.x) * kThreads + threadIdx.x;
@@ -80,6 +83,7 @@ __global__ void __launch_bounds__(kThreads)
     if (from == x.rank) continue;
     for (long long at = begin; at < count; at += stride) from_unit(receive<Unit>(x, turn, from, at), place(from, at));
   }
+  watch.stop(x);
 }
 
 template <class T>

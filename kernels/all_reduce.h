@@ -28,10 +28,11 @@ struct alignas(16) ExchangeState {
   std::uint32_t previous_bytes;  // of a slot, written in the previous call
   std::uint32_t arrived;         // blocks of the running kernel that have read this
   std::uint32_t unused;
+  unsigned long long nanoseconds;  // block 0 was in collectives, waiting for peers included, since the beginning
 };
 
-/// Why a kernel stopped waiting; in mapped host memory.
-enum class GaveUp : std::uint32_t { kNo = 0, kTimeOut = 1, kAborted = 2 };
+/// Why a kernel stopped waiting. Each reason has a word of its own: the threads of one kernel may have different ones.
+enum class GaveUp : std::uint32_t { kTimeOut = 0, kAborted = 1 };
 
 /// What a rank's kernels need to reach the others, passed by value: fixed while the buffers live, hence safe in graphs.
 /// All ranks make the same calls, of the same sizes, in the same order, each on one stream.
@@ -42,7 +43,7 @@ struct PeerExchange {
   long long slot_bytes = 0;  // a multiple of 16, below 4 GiB; longer calls are cut into several kernels
   ExchangeState* state = nullptr;
   std::uint32_t* abort = nullptr;    // mapped host memory of all ranks: non-zero: nobody waits any more
-  std::uint32_t* gave_up = nullptr;  // mapped host memory of this rank: a GaveUp
+  std::uint32_t* gave_up = nullptr;  // mapped host memory of this rank: gave_up[GaveUp] is 1 where that happened
   unsigned long long time_out_ns = 0;
   int max_threads = 0;        // of one grid. Ranks that share a device must leave room for each other
   bool overlap_next = false;  // lets the next kernel start early. Not where ranks share a device: it could fill it

@@ -100,9 +100,10 @@ template <int kRanks, int kVectors>
 __global__ void __launch_bounds__(kMaxThreads)
     one_shot_kernel(const __grid_constant__ PeerExchange x, const __grid_constant__ AddNorm a) {
   __shared__ float shared[33];
-  if (x.overlap_next) let_next_start();
   RowExchange<kRanks, kVectors> exchange(x, a, shared);
   wait_for_previous();
+  if (x.overlap_next) let_next_start();
+  const Stopwatch watch;
   exchange.take_turn();
   uint4 mine[kVectors], next[kVectors];
   const int stride = gridDim.x;
@@ -115,6 +116,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) mine[v] = next[v];
   }
+  watch.stop(x);
 }
 
 /// Row `row` is summed by rank row % ranks.
@@ -122,9 +124,10 @@ template <int kVectors>
 __global__ void __launch_bounds__(kMaxThreads)
     two_shot_kernel(const __grid_constant__ PeerExchange x, const __grid_constant__ AddNorm a) {
   __shared__ float shared[33];
-  if (x.overlap_next) let_next_start();
   RowExchange<kMaxRanks, kVectors> exchange(x, a, shared);
   wait_for_previous();
+  if (x.overlap_next) let_next_start();
+  const Stopwatch watch;
   exchange.take_turn();
   const auto send_group = [&](long long first) {
     for (int owner = 0; owner < x.ranks; ++owner) {
@@ -146,6 +149,7 @@ __global__ void __launch_bounds__(kMaxThreads)
       if (owner != x.rank && first + owner < a.rows) exchange.receive_row(first + owner, owner);
     }
   }
+  watch.stop(x);
 }
 
 using Kernel = void (*)(PeerExchange, AddNorm);

@@ -43,6 +43,19 @@ __device__ __forceinline__ unsigned long long global_time_ns() {
   return now;
 }
 
+/// From its making, after wait_for_previous(), to stop(): what a rank spends in a collective, judged by its block 0.
+class Stopwatch {
+ public:
+  __device__ __forceinline__ Stopwatch() : begin_(is_mine() ? global_time_ns() : 0) {}
+  __device__ __forceinline__ void stop(const PeerExchange& x) const {
+    if (is_mine()) atomicAdd(&x.state->nanoseconds, global_time_ns() - begin_);
+  }
+
+ private:
+  __device__ static bool is_mine() { return blockIdx.x == 0 && threadIdx.x == 0; }
+  unsigned long long begin_;
+};
+
 /// What the state said when this kernel began.
 struct Turn {
   unsigned buffer, previous_bytes;
@@ -76,19 +89,18 @@ __device__ __forceinline__ void send_to_all(const PeerExchange& x, const Turn& t
 
 /// The rare part of waiting: true where there is no more use in it.
 inline __device__ __noinline__ bool gives_up(const PeerExchange& x, unsigned long long& since) {
-  GaveUp reason = GaveUp::kNo;
   unsigned aborted = 0;
   load_shared(x.abort, aborted);
   const unsigned long long now = global_time_ns();
   if (since == 0) since = now;
   if (aborted) {
-    reason = GaveUp::kAborted;
-  } else if (now - since > x.time_out_ns) {
-    reason = GaveUp::kTimeOut;
-    store_shared(x.abort, 1u);  // the others need not wait as long
+    store_shared(x.gave_up + static_cast<int>(GaveUp::kAborted), 1u);
+    return true;
   }
-  if (reason == GaveUp::kNo) return false;
-  store_shared(x.gave_up, static_cast<unsigned>(reason));
+  if (now - since <= x.time_out_ns) return false;
+  store_shared(x.gave_up + static_cast<int>(GaveUp::kTimeOut), 1u);
+  __threadfence_system();     // whoever sees the abort sees its reason
+  store_shared(x.abort, 1u);  // the others need not wait as long
   return true;
 }
 

@@ -10,8 +10,8 @@ constexpr int kThreads = 256;
 /// Row `blockIdx.x`: `zero_outside` writes zeros where the index has no row, else leaves the output alone.
 __global__ void copy_rows_kernel(const __nv_bfloat16* in, const int* index, int first, int count, int width,
                                  bool zero_outside, __nv_bfloat16* out) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int row = index[blockIdx.x] - first;
   const bool inside = row >= 0 && row < count;
   if (!inside && !zero_outside) return;

@@ -44,8 +44,8 @@ __device__ __forceinline__ double block_sum(double value, double* shared) {
 __global__ void __launch_bounds__(kThreads)
     top_logits_kernel(const float* logits, int width, int first_id, TopLogit* out) {
   __shared__ TopLogit shared[kWarps];
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const int slice = (width + kTopLogitSlices - 1) / kTopLogitSlices, begin = blockIdx.x * slice;
   const int end = begin + slice < width ? begin + slice : width;
   const float* row = logits + static_cast<long long>(blockIdx.y) * width;
@@ -60,8 +60,8 @@ __global__ void __launch_bounds__(kThreads)
     compare_logits_kernel(const float* x, const float* y, const int* targets, int width, int first_id, LogitSums* out) {
   __shared__ TopLogit shared_top[kWarps];
   __shared__ double shared_sum[kWarps];
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   x += static_cast<long long>(blockIdx.x) * width;
   y += static_cast<long long>(blockIdx.x) * width;
   TopLogit top_x = {-CUDART_INF_F, -1}, top_y = top_x;

@@ -9,8 +9,8 @@ constexpr int kThreads = 128;
 
 __global__ void add_position_embedding_kernel(Bf16x8* x, const TableCorners* corners, const Bf16x8* table,
                                               int vectors) {
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   const TableCorners corner = corners[blockIdx.x];
   for (int column = threadIdx.x; column < vectors; column += kThreads) {
     Bf16x8& cell = x[static_cast<long long>(blockIdx.x) * vectors + column];

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 # Installs what qwenbench needs from the distribution (Debian 12, Ubuntu 24.04). What is there already is left alone.
 #   scripts/setup.sh          everything: build, tests, sanitizers, fuzzing
+#   scripts/setup.sh all      the same, and Chromium and Slurm, without which some tests are skipped
 #   scripts/setup.sh minimal  only what building and running need
 set -euo pipefail
 
 build_packages=(g++ cmake ninja-build pkg-config git libcli11-dev libfmt-dev nlohmann-json3-dev libeigen3-dev
-                libpng-dev libjpeg-dev libpcre2-dev libutf8proc-dev libboost-dev)
-test_packages=(doctest-dev ccache python3 python3-jsonschema clang util-linux)
+                libpng-dev libjpeg-dev libpcre2-dev libutf8proc-dev libboost-dev libjs-chart.js)
+test_packages=(doctest-dev ccache python3 python3-jsonschema clang util-linux binutils)
+# Some tests are skipped, and say so, without these: headless Chromium, a small Slurm.
+optional_packages=(chromium munge slurmctld slurmd slurm-client)
 
 case "${1:-full}" in
   minimal) wanted=("${build_packages[@]}") ;;
   full) wanted=("${build_packages[@]}" "${test_packages[@]}") ;;
-  *) echo "usage: $0 [minimal|full]" >&2; exit 2 ;;
+  all) wanted=("${build_packages[@]}" "${test_packages[@]}" "${optional_packages[@]}") ;;
+  *) echo "usage: $0 [minimal|full|all]" >&2; exit 2 ;;
 esac
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
@@ -50,7 +54,7 @@ note_missing "${wanted[@]}"
 install_missing
 
 # libFuzzer and the sanitizers of clang lie in a package named after its version.
-if [ "${1:-full}" = full ]; then
+if [ "${1:-full}" != minimal ]; then
   note_missing "libclang-rt-$(clang -dumpversion | cut -d. -f1)-dev"
   install_missing
 fi

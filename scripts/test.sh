@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: Release, sanitizers, a short fuzzing of each parser. Says which stage failed; the last line is ctest's
+# Every test: Release, with CUDA where nvcc is found, sanitizers, a short fuzzing of each parser. Says which stage failed; the last line is ctest's
 # summary of the Release build. Logs: build/test-logs/STAGE.log
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -68,6 +68,13 @@ fuzz_corpus() {
 stage setup scripts/setup.sh full
 stage build build cpu
 stage test run_tests cpu
+if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+  stage build-cuda build cuda
+  stage test-cuda run_tests cuda
+  grep -E 'Skipped' "$logs/test-cuda.log" | sort -u
+else
+  echo '== build-cuda: skipped, no nvcc here'
+fi
 stage build-asan build cpu-asan
 stage test-asan run_tests cpu-asan
 stage build-tsan build_tsan

@@ -67,6 +67,23 @@ bool parse_arguments(CLI::App& app, const std::vector<std::string>& args, std::o
   return false;
 }
 
+std::string shell_text(const std::string& command, const std::vector<std::string>& args) {
+  std::string text = command;
+  for (const auto& arg : args) {
+    const bool plain = !arg.empty() && arg.find_first_not_of(
+                                           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                           "0123456789_-+=./,:@%") == std::string::npos;
+    if (plain) {
+      text += " " + arg;
+      continue;
+    }
+    text += " '";
+    for (const char c : arg) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    text += "'";
+  }
+  return text;
+}
+
 std::string version() { return QWENBENCH_VERSION; }
 
 }  // namespace qwenbench::tools

@@ -23,6 +23,9 @@ int command_main(int argc, char** argv, const Command& command);
 /// False where --help or --version was asked for and answered on `out`. Throws InputError that points to --help.
 bool parse_arguments(CLI::App& app, const std::vector<std::string>& args, std::ostream& out);
 
+/// The command as a shell would take it: "qwenbench run --profile tiny-vl".
+std::string shell_text(const std::string& command, const std::vector<std::string>& args);
+
 /// "0.1.0"
 std::string version();
 

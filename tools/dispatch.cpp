@@ -20,8 +20,11 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "qwenbench-";
 
-constexpr std::array<std::pair<std::string_view, std::string_view>, 1> kSummaries{{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kSummaries{{
+    {"calibrate-kv", "measure KV scales, and say which layers need one"},
+    {"compare", "compare result files; the exit code says whether something regressed"},
     {"run", "measure latency, throughput and quality of KV-cache variants, and judge them"},
+    {"sweep", "a grid of settings: champion, Pareto front, what each setting brings"},
 }};
 
 std::string summary_of(const std::string& name) {

@@ -11,13 +11,7 @@
 #include "workload/workload.h"
 
 namespace qwenbench::tools {
-namespace {
 
-using engine::DeviceMemory;
-using engine::KvCapacity;
-using engine::MemoryPlan;
-
-/// Three digits that count: "17.4 GiB", "312 MiB".
 std::string size_text(std::int64_t bytes) {
   const double value = static_cast<double>(bytes);
   if (bytes < 0) return fmt::format("-{}", size_text(-bytes));
@@ -25,6 +19,12 @@ std::string size_text(std::int64_t bytes) {
   if (value >= 0x1p20) return fmt::format("{:.1f} MiB", value / 0x1p20);
   return fmt::format("{:.1f} KiB", value / 0x1p10);
 }
+
+namespace {
+
+using engine::DeviceMemory;
+using engine::KvCapacity;
+using engine::MemoryPlan;
 
 void check_compute_capability(const profile::Profile& profile, const DeviceMemory& devices) {
   if (!devices.is_gpu) return;
@@ -81,9 +81,12 @@ void print_warnings(const profile::Profile& profile, const workload::ModelLocati
 
 }  // namespace
 
+DeviceMemory devices_of(const profile::Profile& profile, const std::string& assume_devices) {
+  return assume_devices.empty() ? engine::available_devices(profile.engine) : engine::parse_devices(assume_devices);
+}
+
 int dry_run(const profile::Profile& profile, const std::string& assume_devices, std::ostream& out) {
-  const DeviceMemory devices =
-      assume_devices.empty() ? engine::available_devices(profile.engine) : engine::parse_devices(assume_devices);
+  const DeviceMemory devices = devices_of(profile, assume_devices);
   check_compute_capability(profile, devices);
   const auto location = workload::locate_model(profile, true);
   const model::ModelConfig config = model::read_model_config(location.directory);

@@ -15,24 +15,6 @@
 namespace qwenbench::tools {
 namespace {
 
-/// The command as a shell would take it.
-std::string shell_text(const std::vector<std::string>& args) {
-  std::string text = "qwenbench run";
-  for (const auto& arg : args) {
-    const bool plain = !arg.empty() && arg.find_first_not_of(
-                                           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                           "0123456789_-+=./,:@%") == std::string::npos;
-    if (plain) {
-      text += " " + arg;
-      continue;
-    }
-    text += " '";
-    for (const char c : arg) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-    text += "'";
-  }
-  return text;
-}
-
 std::optional<std::filesystem::path> optional_path(const std::string& path) {
   return path.empty() ? std::nullopt : std::optional<std::filesystem::path>(path);
 }
@@ -49,11 +31,12 @@ int run_command(const std::vector<std::string>& args, std::ostream& out, std::os
   if (arguments.dry_run) return dry_run(profile, arguments.assume_devices, out);
   measure::RunOptions options;
   options.output = optional_path(arguments.output);
+  options.report = optional_path(arguments.report);
   options.save_logits = optional_path(arguments.save_logits);
   options.reference_logits = optional_path(arguments.reference_logits);
   options.progress = progress_style_for_stderr(arguments.quiet);
   options.color = use_color(STDOUT_FILENO);
-  options.cli_command = shell_text(args);
+  options.cli_command = shell_text("qwenbench run", args);
   return measure::run_experiment(profile, options, out, err);
 }
 

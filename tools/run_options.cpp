@@ -9,14 +9,6 @@
 namespace qwenbench::tools {
 namespace {
 
-/// A plain flag that stands for one field of the profile.
-struct Shortcut {
-  const char* flag;
-  const char* path;
-  const char* type;
-  const char* help;
-};
-
 constexpr std::array kShortcuts{
     Shortcut{"--model", "model", "PATH|ID", "Checkpoint directory, or a hub id in the local cache"},
     Shortcut{"--load-format", "load_format", "auto|dummy", "dummy: seeded random weights, for speed only"},
@@ -36,13 +28,13 @@ constexpr std::array kShortcuts{
 
 }  // namespace
 
-void add_run_options(CLI::App& app, RunArguments& arguments) {
+void add_profile_options(CLI::App& app, RunArguments& arguments, std::span<const Shortcut> shortcuts) {
   app.add_option("-p,--profile", arguments.profile, "Experiment: profiles/NAME.json, or a file")
       ->type_name("NAME|FILE");
   app.add_option("--set", arguments.sets, "Override a field of the profile; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
-  for (const auto& shortcut : kShortcuts) {
+  for (const Shortcut& shortcut : shortcuts) {
     app.add_option_function<std::string>(
            shortcut.flag,
            [&arguments, path = shortcut.path](const std::string& value) {
@@ -51,7 +43,13 @@ void add_run_options(CLI::App& app, RunArguments& arguments) {
            fmt::format("{} ({})", shortcut.help, shortcut.path))
         ->type_name(shortcut.type);
   }
+}
+
+void add_run_options(CLI::App& app, RunArguments& arguments) {
+  add_profile_options(app, arguments, kShortcuts);
   app.add_option("-o,--output", arguments.output, "Result file [results/PROFILE-TIME.json]")->type_name("FILE");
+  app.add_option("--report", arguments.report, "Also write the decision document: question, numbers, verdict, risks")
+      ->type_name("FILE.md");
   app.add_option("--save-logits", arguments.save_logits, "Write input ids and fp32 logits of the scored requests")
       ->type_name("FILE.safetensors");
   app.add_option("--reference-logits", arguments.reference_logits, "Score against the logits of such a file")
@@ -65,14 +63,14 @@ void add_run_options(CLI::App& app, RunArguments& arguments) {
       ->needs(dry_run);
 }
 
-profile::Profile load_profile(const RunArguments& arguments) {
+profile::Profile load_profile(const RunArguments& arguments, const std::string& command) {
   std::vector<std::string> overrides = arguments.sets;
   overrides.insert(overrides.end(), arguments.shortcuts.begin(), arguments.shortcuts.end());
   if (!arguments.profile.empty()) return profile::load_profile(arguments.profile, overrides);
   for (const auto& text : overrides) {
     if (text.starts_with("model=")) return profile::parse_profile("{}", "command line", {}, overrides);
   }
-  throw InputError("nothing to run: give --profile NAME or --model PATH (see qwenbench run --help)");
+  throw InputError(fmt::format("nothing to run: give --profile NAME or --model PATH (see {} --help)", command));
 }
 
 }  // namespace qwenbench::tools

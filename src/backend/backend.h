@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/token_score.h"
@@ -33,6 +35,13 @@ struct KvCacheOptions {
   /// One entry a layer, of the whole model (heads are global); empty: every scale is 1. Used by FP8 only:
   /// stored = e4m3(bf16(x) / scale), read = stored * scale.
   std::vector<model::LayerKvScales> scales;
+  /// The scales that reading multiplies by, where they are to differ from those that storing divides by: a deliberate
+  /// fault, by which the delivery test sees that both sides use theirs. Empty: the same.
+  std::vector<model::LayerKvScales> read_scales;
+  /// FP8 cache only: attention multiplies in FP8, q8 = e4m3(bf16(q) / q_scale) with the stored codes of K, and
+  /// p8 = e4m3(exp(S - running max) / prob_scale) with those of V; the sum of the weights is that of unrounded ones.
+  /// Scales that are missing: q_scale 1, prob_scale 2^-8. Where has_fp8_attention() only.
+  bool fp8_attention = false;
 };
 
 /// Bytes of one block on one rank.
@@ -44,13 +53,17 @@ class VisualFeatures {
   virtual ~VisualFeatures() = default;
 };
 
-/// Sees what the cache is about to store, before rounding: K after norm and RoPE, or V.
+/// Sees what the cache is about to store, before rounding: K after norm and RoPE, or V; and Q after norm and RoPE, as
+/// attention in FP8 would convert it.
 class KvObserver {
  public:
   virtual ~KvObserver() = default;
-  enum class Kind { kKey, kValue };
+  enum class Kind { kKey, kValue, kQuery };
+  /// A backend calls observe() for these only; the answer does not change while the observer is in use.
+  virtual bool wants(Kind kind) const { return kind != Kind::kQuery; }
   /// values [tokens, head_dim] of one head, `stride` floats from one token to the next; `head` counts over the whole
-  /// model; is_image[t] tells image pads. Called by every rank, from its own thread, for its own heads only.
+  /// model (KV heads; query heads for Q); is_image[t] tells image pads. Called by every rank, from its own thread, for
+  /// its own heads only.
   virtual void observe(Kind kind, int layer, int head, const float* values, int tokens, std::int64_t stride,
                        std::span<const std::uint8_t> is_image) = 0;
 };
@@ -85,6 +98,7 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
+  virtual bool has_fp8_attention() const { return false; }
   virtual std::unique_ptr<KvCache> make_cache(const KvCacheOptions& options) = 0;
   virtual std::shared_ptr<const VisualFeatures> encode(const workload::Image& image) = 0;
 
@@ -112,6 +126,19 @@ class Executor {
   /// Both models' logits from their hidden states [rows, hidden], reduced to one score a row. The same on every rank.
   virtual void compare(std::span<const float> reference_hidden, std::span<const float> variant_hidden,
                        std::span<const std::int32_t> targets, std::span<TokenScore> out);
+
+  /// Bytes of weights that one decode step reads: those of the text programs, whole.
+  virtual std::size_t decode_weight_bytes() const { return 0; }
+
+  /// Bytes a second that this rank's device can read; null where that is not measured.
+  virtual std::optional<double> read_bandwidth() const { return std::nullopt; }
+
+  /// How sums go from GPU to GPU: "p2p", "nccl" or "host"; "" for one rank, and on a CPU.
+  virtual std::string communicator() const { return ""; }
+
+  /// Seconds that this rank has spent in collectives since it was made, waiting for the others included; no step is
+  /// under way. nullopt: not measured.
+  virtual std::optional<double> collective_seconds() { return std::nullopt; }
 
   /// Bytes of weights held by this rank, in the form they are kept.
   virtual std::size_t weight_bytes() const = 0;

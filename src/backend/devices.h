@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,6 @@ struct GpuInfo {
   std::string name, uuid;
   int sm_version = 0;             // 90 for sm_90
   std::int64_t memory_bytes = 0;  // of the whole device
-  std::int64_t free_bytes = 0;    // at the moment
   std::optional<double> power_limit_w, sm_clock_mhz;
 };
 
@@ -24,5 +24,18 @@ struct GpuSystem {
 };
 
 GpuSystem describe_gpus();
+
+/// From the host to the current device, bytes a second; null where there is no GPU.
+struct CopyBandwidth {
+  double pinned = 0, pageable = 0;
+};
+std::optional<CopyBandwidth> measure_copy_bandwidth();
+
+/// At this moment, of all `gpus` together; empty where the driver does not say.
+struct GpuActivity {
+  std::optional<double> energy_j = std::nullopt;  // since the driver was loaded: differences mean something
+  std::optional<bool> throttled = std::nullopt;   // any of them, by power, heat or a hardware brake
+};
+GpuActivity read_gpu_activity(std::span<const GpuInfo> gpus);
 
 }  // namespace qwenbench::backend

@@ -7,6 +7,10 @@ namespace qwenbench::backend {
 
 GpuSystem describe_gpus() { return {}; }
 
+std::optional<CopyBandwidth> measure_copy_bandwidth() { return std::nullopt; }
+
+GpuActivity read_gpu_activity(std::span<const GpuInfo>) { return {}; }
+
 std::unique_ptr<Executor> make_cuda_executor(const graph::Plan&, const model::WeightSource&,
                                              std::shared_ptr<comm::Communicator>, const ExecutorOptions&) {
   throw DeviceError(

@@ -13,11 +13,11 @@ namespace {
 
 using workload::Request;
 
-[[noreturn]] void complain(int layer, const std::string& who) {
-  throw InputError(
-      fmt::format("calibration: K or V of layer {} is NaN or infinite for {}; the checkpoint or the picture is "
-                  "damaged, and no scale can be made from it",
-                  layer, who));
+[[noreturn]] void complain(int layer, const std::string& where) {
+  throw InputError(fmt::format(
+      "calibration: K or V of layer {} is NaN or infinite {}; the checkpoint or the picture is damaged, and "
+      "no scale can be made from it",
+      layer, where));
 }
 
 /// A step computes many requests at once: runs those that were under way alone, until one shows the fault again.
@@ -29,10 +29,11 @@ using workload::Request;
     run.submit(*request);
     while (!run.idle()) {
       run.step();
-      if (const auto found = statistics.layer_not_finite()) complain(*found, "request " + request->id);
+      if (const auto found = statistics.not_finite())
+        complain(found->layer, fmt::format("at token {} of request {}", found->token, request->id));
     }
   }
-  complain(layer, fmt::format("one of {} requests, none of them alone", under_way.size()));
+  complain(layer, fmt::format("in one of {} requests, in none of them alone", under_way.size()));
 }
 
 }  // namespace
@@ -65,7 +66,7 @@ bool collect_statistics(CalibrationRun& run, KvStatistics& statistics, std::span
       return false;
     }
     const std::vector<engine::RequestId> ended = run.step();
-    if (const auto layer = statistics.layer_not_finite()) find_culprit(run, statistics, *layer, under_way);
+    if (const auto found = statistics.not_finite()) find_culprit(run, statistics, found->layer, under_way);
     for (const engine::RequestId id : ended) {
       under_way.erase(id);
       if (on_finished) on_finished();

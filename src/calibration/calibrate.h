@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "calibration/kv_statistics.h"
 #include "engine/session.h"
@@ -34,9 +35,12 @@ class SessionCalibrationRun : public CalibrationRun {
   std::unique_ptr<engine::Session> session_;
 };
 
+/// Opens a run whose steps show `observer` every K and V; the observer outlives it.
+using OpenRun = std::function<std::unique_ptr<CalibrationRun>(backend::KvObserver& observer)>;
+
 /// Prefills every request (text and pictures, through the cache; nothing is generated beyond what a request's
 /// max_tokens says). `on_finished` is called after every request. Returns false where interrupted() ended it. Throws
-/// InputError naming layer and request where K or V is NaN or infinite.
+/// InputError naming layer, token and request where K or V is NaN or infinite.
 bool collect_statistics(CalibrationRun& run, KvStatistics& statistics, std::span<const workload::Request> requests,
                         const std::function<void()>& on_finished = {});
 

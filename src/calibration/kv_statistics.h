@@ -1,5 +1,5 @@
-// What K and V look like: how often every bf16 magnitude occurs, per layer, K or V, and KV head. The cache rounds to
-// bf16 before it scales, so that such a histogram answers every question about a scale exactly.
+// What K and V (and Q, for attention in FP8) look like: a histogram of magnitudes per layer and KV head, of text and
+// image tokens apart.
 #pragma once
 
 #include <array>
@@ -12,77 +12,74 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "calibration/magnitude_histogram.h"
 
 namespace qwenbench::calibration {
 
-/// Counts of |bf16(x)| by its 15 bits; from 0x7f80 on it is infinite or NaN.
-class MagnitudeHistogram {
- public:
-  static constexpr int kBins = 1 << 15;
-  static constexpr int kFirstNotFinite = 0x7f80;
+using Kind = backend::KvObserver::Kind;
 
-  MagnitudeHistogram() : counts_(kBins, 0) {}
-  void add(const float* values, int count);
-  void add(const MagnitudeHistogram& other);
+/// Tokens of text, and the rows that pictures take in a prompt.
+enum class Input { kText, kImage };
+inline constexpr std::array kInputs{Input::kText, Input::kImage};
 
-  std::int64_t total() const { return total_; }
-  std::int64_t not_finite() const;
-  /// Largest finite magnitude; 0 where there is none.
-  float largest() const;
-  std::span<const std::int64_t> counts() const { return counts_; }
-
- private:
-  std::vector<std::int64_t> counts_;
-  std::int64_t total_ = 0;
+struct StatisticsShape {
+  int layers = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  int query_heads = 0;  // 0: Q is not looked at. Else Q of a query head counts for the KV head that it reads
 };
-
-/// What E4M3 with one scale does to the values of a histogram. Shares are of all values, 0..1.
-struct Fp8Loss {
-  double saturated = 0;          // |x / scale| above 464: cut off at 448, and not for being the nearest
-  double subnormal = 0;          // stored as a subnormal: fewer than 3 bits of mantissa
-  double flushed = 0;            // not 0, and stored as 0
-  double signal = 0, noise = 0;  // sums of squares of the values and of the round-trip errors
-
-  std::optional<double> snr_db() const;  // null without signal, or without noise
-};
-Fp8Loss fp8_loss(const MagnitudeHistogram& histogram, float scale);
-
-class KvStatistics;
-
-/// The same for K or V of one layer: one scale for all heads, or one for each.
-Fp8Loss fp8_loss(const KvStatistics& statistics, backend::KvObserver::Kind kind, int layer,
-                 std::span<const float> scales);
 
 /// Collects histograms from every rank. A head that two ranks hold counts twice, which changes no share and no maximum.
 class KvStatistics : public backend::KvObserver {
  public:
-  KvStatistics(int layers, int kv_heads, int head_dim);
+  explicit KvStatistics(const StatisticsShape& shape);
+  KvStatistics(int layers, int kv_heads, int head_dim) : KvStatistics(StatisticsShape{layers, kv_heads, head_dim, 0}) {}
 
+  bool wants(Kind kind) const override { return kind != Kind::kQuery || shape_.query_heads > 0; }
   void observe(Kind kind, int layer, int head, const float* values, int tokens, std::int64_t stride,
                std::span<const std::uint8_t> is_image) override;
 
-  int layers() const { return layers_; }
-  int kv_heads() const { return kv_heads_; }
-  /// Only while nobody observes.
-  const MagnitudeHistogram& of(Kind kind, int layer, int head) const { return slot(kind, layer, head).histogram; }
+  int layers() const { return shape_.layers; }
+  int kv_heads() const { return shape_.kv_heads; }
+  const StatisticsShape& shape() const { return shape_; }
+  bool has_queries() const { return shape_.query_heads > 0; }
+
+  // ---- only while nobody observes; heads are KV heads ----
+
+  const MagnitudeHistogram& of(Kind kind, int layer, int head, Input input) const {
+    return slot(kind, layer, head).histograms[static_cast<std::size_t>(input)];
+  }
+  MagnitudeHistogram& of(Kind kind, int layer, int head, Input input) {
+    return slot(kind, layer, head).histograms[static_cast<std::size_t>(input)];
+  }
+  /// Text and images together.
+  MagnitudeHistogram of(Kind kind, int layer, int head) const;
   /// All heads of a layer.
   MagnitudeHistogram of(Kind kind, int layer) const;
+  float largest(Kind kind, int layer, int head) const;
+  float largest(Kind kind, int layer) const;
 
-  /// The first layer in which a NaN or infinity was seen.
-  std::optional<int> layer_not_finite() const;
-  void forget_not_finite() { not_finite_.store(kNone); }
+  /// Where a NaN or infinity was seen first: the lowest layer, and the token, counted since the statistics began or
+  /// forgot (the tokens of one request, where it runs alone).
+  struct NotFinite {
+    int layer = 0;
+    std::int64_t token = 0;
+  };
+  std::optional<NotFinite> not_finite() const;
+  void forget_not_finite();
 
  private:
-  static constexpr int kNone = 1 << 30;
   struct Slot {
     std::mutex mutex;
-    MagnitudeHistogram histogram;
+    std::array<MagnitudeHistogram, kInputs.size()> histograms;
+    std::int64_t tokens = 0;  // since forget_not_finite()
   };
-  Slot& slot(Kind kind, int layer, int head) const;
+  Slot& slot(Kind kind, int layer, int kv_head) const;
 
-  int layers_, kv_heads_, head_dim_;
-  std::vector<std::unique_ptr<Slot>> slots_;  // [K or V][layer][head]
-  std::atomic<int> not_finite_{kNone};        // lowest layer
+  StatisticsShape shape_;
+  std::vector<std::unique_ptr<Slot>> slots_;  // [K, V, Q][layer][head]
+  mutable std::mutex not_finite_mutex_;
+  std::optional<NotFinite> not_finite_;
 };
 
 }  // namespace qwenbench::calibration

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "base/error.h"
 #include "calibration/scale_file.h"
 
@@ -20,10 +18,7 @@ ScaleSet from_checkpoint(const model::WeightSource& weights, const profile::Vari
         variant.name));
   }
   check_scales(set.layers, weights.config().text, fmt::format("variant {}: the checkpoint's scales", variant.name));
-  const bool per_head = std::any_of(set.layers.begin(), set.layers.end(), [](const model::LayerKvScales& layer) {
-    return layer.k.size() > 1 || layer.v.size() > 1;
-  });
-  set.granularity = per_head ? "head" : "tensor";
+  set.granularity = granularity_of(set.layers);
   return set;
 }
 

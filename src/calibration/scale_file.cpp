@@ -7,6 +7,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "model/kv_scale_tensors.h"
 
 namespace qwenbench::calibration {
 namespace {
@@ -118,7 +119,7 @@ class Reader {
 
 }  // namespace
 
-std::string scale_file_text(const ScaleSet& set, const std::string& model_fingerprint) {
+std::string scale_file_text(const ScaleSet& set, const std::string& model_fingerprint, const std::string& evidence) {
   Json json{{"schema_version", kScaleFileVersion},
             {"model_fingerprint", model_fingerprint},
             {"calibration_set_sha256", set.calibration_set_sha256},
@@ -126,11 +127,13 @@ std::string scale_file_text(const ScaleSet& set, const std::string& model_finger
             {"granularity", set.granularity}};
   json["layers"] = Json::array();
   for (std::size_t layer = 0; layer < set.layers.size(); ++layer) json["layers"].push_back(layer_json(set, layer));
+  json.update(Json::parse(evidence));
   return json.dump(2) + "\n";
 }
 
-void write_scale_file(const std::filesystem::path& path, const ScaleSet& set, const std::string& model_fingerprint) {
-  write_file_atomically(path, scale_file_text(set, model_fingerprint));
+void write_scale_file(const std::filesystem::path& path, const ScaleSet& set, const std::string& model_fingerprint,
+                      const std::string& evidence) {
+  write_file_atomically(path, scale_file_text(set, model_fingerprint, evidence));
 }
 
 ScaleSet parse_scale_file(std::string_view text, const std::string& source, const model::TextConfig& config,
@@ -142,8 +145,27 @@ ScaleSet parse_scale_file(std::string_view text, const std::string& source, cons
 }
 
 ScaleSet read_scale_file(const std::filesystem::path& path, const model::TextConfig& config,
-                         const std::string& model_fingerprint) {
-  return parse_scale_file(read_file(path), path.string(), config, model_fingerprint);
+                         const std::string& model_fingerprint, std::string* form) {
+  const auto is = [form](const char* name) {
+    if (form != nullptr) *form = name;
+  };
+  if (std::filesystem::is_directory(path) || path.extension() == ".safetensors") {
+    is("safetensors, names of compressed-tensors or ModelOpt");
+    ScaleSet set;
+    set.method = "file";
+    set.layers = model::read_kv_scale_tensors(path, config);
+    set.granularity = granularity_of(set.layers);
+    check_scales(set.layers, config, path.string());
+    return set;
+  }
+  const std::string text = read_file(path);
+  const Json json = Json::parse(text, nullptr, false);
+  if (json.is_object() && json.contains("kv_cache")) {
+    is("SGLang");
+    return parse_sglang_scales(text, path.string(), config);
+  }
+  is("qwenbench");
+  return parse_scale_file(text, path.string(), config, model_fingerprint);
 }
 
 }  // namespace qwenbench::calibration

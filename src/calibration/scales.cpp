@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/dtype.h"
@@ -10,28 +11,6 @@
 
 namespace qwenbench::calibration {
 namespace {
-
-using Kind = backend::KvObserver::Kind;
-
-float scale_of(float amax, const char* what, int layer, std::vector<std::string>& warnings) {
-  if (amax > 0) return amax / kE4M3Max;
-  warnings.push_back(fmt::format("layer {}: every {} that calibration saw is 0; its scale is 1", layer, what));
-  return 1.0f;
-}
-
-std::vector<float> scales_of(const KvStatistics& statistics, Kind kind, int layer, bool per_head,
-                             std::vector<std::string>& warnings) {
-  const char* what = kind == Kind::kKey ? "K" : "V";
-  std::vector<float> scales;
-  float largest = 0;
-  for (int head = 0; head < statistics.kv_heads(); ++head) {
-    const float amax = statistics.of(kind, layer, head).largest();
-    largest = std::max(largest, amax);
-    if (per_head) scales.push_back(scale_of(amax, fmt::format("{} of head {}", what, head).c_str(), layer, warnings));
-  }
-  if (!per_head) scales.push_back(scale_of(largest, what, layer, warnings));
-  return scales;
-}
 
 void check_values(const std::vector<float>& values, const char* name, int layer, int kv_heads,
                   const std::string& where) {
@@ -49,24 +28,6 @@ void check_values(const std::vector<float>& values, const char* name, int layer,
 
 }  // namespace
 
-ScaleSet absmax_scales(const KvStatistics& statistics, const std::string& granularity) {
-  if (granularity != "tensor" && granularity != "head") {
-    throw InputError(fmt::format("calibration.granularity \"{}\" is unknown; use tensor or head", granularity));
-  }
-  ScaleSet set;
-  set.method = "absmax";
-  set.granularity = granularity;
-  const bool per_head = granularity == "head";
-  for (int layer = 0; layer < statistics.layers(); ++layer) {
-    model::LayerKvScales scales;
-    scales.k = scales_of(statistics, Kind::kKey, layer, per_head, set.warnings);
-    scales.v = scales_of(statistics, Kind::kValue, layer, per_head, set.warnings);
-    set.layers.push_back(std::move(scales));
-    set.amax.push_back({statistics.of(Kind::kKey, layer).largest(), statistics.of(Kind::kValue, layer).largest()});
-  }
-  return set;
-}
-
 void check_scales(const std::vector<model::LayerKvScales>& layers, const model::TextConfig& config,
                   const std::string& where) {
   const auto expected = static_cast<std::size_t>(config.num_layers);
@@ -80,9 +41,19 @@ void check_scales(const std::vector<model::LayerKvScales>& layers, const model::
     const model::LayerKvScales& scales = layers[static_cast<std::size_t>(layer)];
     check_values(scales.k, "k_scale", layer, config.num_kv_heads, where);
     check_values(scales.v, "v_scale", layer, config.num_kv_heads, where);
-    if (scales.q) check_values(*scales.q, "q_scale", layer, config.num_kv_heads, where);
+    if (scales.q) {  // also one a query head, as checkpoints may have it
+      const bool queries = scales.q->size() == static_cast<std::size_t>(config.num_heads);
+      check_values(*scales.q, "q_scale", layer, queries ? config.num_heads : config.num_kv_heads, where);
+    }
     if (scales.prob) check_values({*scales.prob}, "prob_scale", layer, config.num_kv_heads, where);
   }
+}
+
+std::string granularity_of(const std::vector<model::LayerKvScales>& layers) {
+  const bool per_head = std::any_of(layers.begin(), layers.end(), [](const model::LayerKvScales& layer) {
+    return layer.k.size() > 1 || layer.v.size() > 1;
+  });
+  return per_head ? "head" : "tensor";
 }
 
 std::string scales_sha256(const std::vector<model::LayerKvScales>& layers) {

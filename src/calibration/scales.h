@@ -1,13 +1,10 @@
-// KV scales: made from statistics, checked, and where a profile takes them from.
+// KV scales as one set: what they are, where they come from, and whether they can be scales at all.
 #pragma once
 
-#include <functional>
-#include <optional>
-#include <span>
+#include <cstdint>
 #include <string>
 #include <vector>
 
-#include "calibration/kv_statistics.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -19,8 +16,8 @@ struct LayerAmax {
 
 /// One set of scales with its origin. `layers` is empty for method "unit": every scale is 1.
 struct ScaleSet {
-  std::string method;       // unit | absmax | checkpoint | file (the method it was made with stands in the file)
-  std::string granularity;  // tensor | head; "" for unit
+  std::string method;                  // unit | absmax | ... (estimators.h) | checkpoint; of a file, what it says
+  std::string granularity;             // tensor | head; "" for unit
   std::string calibration_set_sha256;  // "" where nothing was calibrated, or it is not known
   std::vector<model::LayerKvScales> layers;
   std::vector<LayerAmax> amax;        // empty where not known
@@ -28,14 +25,13 @@ struct ScaleSet {
   std::vector<std::string> warnings;  // sentences
 };
 
-/// scale = largest magnitude / 448, per layer, K and V, for all heads ("tensor") or each ("head"). Where nothing but
-/// zeros was seen the scale is 1, with a warning. Throws InputError for another granularity.
-ScaleSet absmax_scales(const KvStatistics& statistics, const std::string& granularity);
-
 /// Throws InputError, beginning with `where` and naming the layer: not one entry a layer; neither one value nor one per
 /// KV head; zero, negative, NaN or infinite.
 void check_scales(const std::vector<model::LayerKvScales>& layers, const model::TextConfig& config,
                   const std::string& where);
+
+/// "head" where any layer has a scale for each, else "tensor".
+std::string granularity_of(const std::vector<model::LayerKvScales>& layers);
 
 /// SHA-256 of the values (layer by layer, K then V, as fp32); "" where there are none.
 std::string scales_sha256(const std::vector<model::LayerKvScales>& layers);

@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "compare/tested.h"
 #include "report/metrics.h"
-#include "stats/decision.h"
 
 namespace qwenbench::compare {
 namespace {
@@ -23,44 +22,11 @@ constexpr std::array<std::pair<const char*, double>, 5> kDefaultEffects{
 /// The key under which a profile may set the effects of a whole group.
 std::string group_of(const std::string& metric) {
   if (metric.starts_with("accuracy")) return "accuracy";
+  if (metric == "ppl") return "ln_ppl_ratio";
   for (const auto& [name, effect] : kDefaultEffects) {
     if (metric == name) return metric;
   }
   return "timing";
-}
-
-std::string verdict_of(const Comparison& comparison, double alpha) {
-  if (!comparison.change || !comparison.p_adjusted) return "inconclusive";
-  const double change = *comparison.change;
-  if (*comparison.p_adjusted < alpha && std::abs(change) > comparison.minimum_effect) {
-    return (change < 0) == comparison.lower_is_better ? "improvement" : "regression";
-  }
-  const bool same = stats::equivalent({*comparison.ci90_low, *comparison.ci90_high}, comparison.minimum_effect);
-  return same ? "same" : "inconclusive";
-}
-
-/// Holm over all of them, then each metric's verdict.
-std::vector<Comparison> decide(std::vector<Tested> tested, double alpha) {
-  std::vector<double> p_values;
-  for (const Tested& test : tested) {
-    if (test.comparison.p_value) p_values.push_back(*test.comparison.p_value);
-  }
-  const std::vector<double> adjusted = stats::holm(p_values);
-  const double tests = static_cast<double>(p_values.size());
-  std::vector<Comparison> result;
-  std::size_t next = 0;
-  for (Tested& test : tested) {
-    Comparison& comparison = test.comparison;
-    if (comparison.p_value) comparison.p_adjusted = adjusted[next++];
-    comparison.could_decide = comparison.p_value && test.smallest_p * tests <= alpha;
-    comparison.verdict = verdict_of(comparison, alpha);
-    if (comparison.verdict == "inconclusive" && comparison.p_value) {
-      comparison.samples_needed =
-          stats::samples_to_decide(comparison.n, test.estimate, test.std_error, test.margin, alpha / tests);
-    }
-    result.push_back(std::move(comparison));
-  }
-  return result;
 }
 
 }  // namespace
@@ -91,7 +57,7 @@ std::vector<Comparison> compare_variants(const report::VariantResult& reference,
   std::vector<Tested> tested = test_quality(reference, baseline, candidate, options);
   std::vector<Tested> timing = test_timing(baseline, candidate, options);
   tested.insert(tested.end(), std::make_move_iterator(timing.begin()), std::make_move_iterator(timing.end()));
-  return decide(std::move(tested), options.alpha);
+  return decide(std::move(tested), options.alpha, false);
 }
 
 }  // namespace qwenbench::compare

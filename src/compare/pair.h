@@ -15,6 +15,10 @@ struct TestOptions {
   int bootstrap_resamples = 10000;
   std::uint64_t bootstrap_seed = 0;
   double alpha = 0.05;
+  /// TPOT and end-to-end latency are functions of these: testing them too would only cost power.
+  std::vector<std::string> timing_metrics{"median_ttft_ms", "median_itl_ms", "p99_itl_ms", "output_throughput",
+                                          "decode_throughput"};
+  bool between_files = false;  // the two variants come from different runs: their perplexities are compared too
 };
 
 /// p99 is tested only where every trial has this many samples.
@@ -24,7 +28,7 @@ inline constexpr std::int64_t kTestedSamplesP99 = 1000;
 void check_minimum_effects(const std::map<std::string, double>& minimum_effect);
 
 /// The smallest change of a metric that matters: the profile's, else the default (timings 2 %, kld_mean 0.001 nats,
-/// ln_ppl_ratio 0.005, same_top1 0.005, accuracy 0.02).
+/// ln_ppl_ratio and ppl 0.005, same_top1 0.005, accuracy 0.02).
 double minimum_effect_of(const std::string& metric, const std::map<std::string, double>& overrides);
 
 /// Every metric that both variants have, tested, corrected and judged (Holm over all of them). `reference` is the

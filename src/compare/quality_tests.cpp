@@ -60,9 +60,11 @@ struct TokenMetric {
   double (*sum)(const QualityRequest&);
   std::optional<double> (*value)(const Quality&);
   double (*floor)(const Quality& reference);  // distance of the reference from itself
+  bool between_files = false;                 // makes sense only where the variants come from different files
 };
 
-constexpr std::array<TokenMetric, 3> kTokenMetrics{{
+/// "ppl" is a mean log-likelihood here, and becomes a ratio of perplexities in the end.
+constexpr std::array<TokenMetric, 4> kTokenMetrics{{
     {"kld_mean", true, [](const QualityRequest& r) { return r.kld_sum; }, [](const Quality& q) { return q.kld.mean; },
      [](const Quality& q) { return q.kld.mean.value_or(0); }},
     {"ln_ppl_ratio", false, [](const QualityRequest& r) { return r.ln_p_reference_sum - r.ln_p_sum; },
@@ -70,6 +72,8 @@ constexpr std::array<TokenMetric, 3> kTokenMetrics{{
      [](const Quality& q) { return std::abs(q.ln_ppl_ratio.value_or(0)); }},
     {"same_top1", false, [](const QualityRequest& r) { return static_cast<double>(r.top1_matches); },
      [](const Quality& q) { return q.same_top1; }, [](const Quality& q) { return 1 - q.same_top1.value_or(1); }},
+    {"ppl", false, [](const QualityRequest& r) { return -r.ln_p_sum; }, [](const Quality& q) { return q.ppl; },
+     [](const Quality&) { return 0.0; }, true},
 }};
 
 Comparison named(const std::string& metric, const VariantResult& baseline, const VariantResult& candidate,
@@ -98,6 +102,14 @@ void fill_from_bootstrap(const stats::Bootstrap& bootstrap, const TestOptions& o
   tested.estimate = bootstrap.estimate;
   tested.std_error = bootstrap.std_error();
   tested.margin = comparison.minimum_effect;
+  tested.identical = bootstrap.replicates.front() == 0 && bootstrap.replicates.back() == 0;
+  if (comparison.metric != "ppl") return;
+  comparison.relative = true;
+  tested.margin = std::log1p(comparison.minimum_effect);
+  for (auto* value :
+       {&comparison.change, &comparison.ci_low, &comparison.ci_high, &comparison.ci90_low, &comparison.ci90_high}) {
+    *value = std::expm1(**value);
+  }
 }
 
 /// Differences candidate - baseline of every request, for the metrics whose sums are all finite.
@@ -106,9 +118,10 @@ struct TokenTable {
   std::vector<double> rows, tokens;
 };
 
-TokenTable token_table(const std::vector<Pair>& pairs) {
+TokenTable token_table(const std::vector<Pair>& pairs, const TestOptions& options) {
   TokenTable table;
   for (std::size_t m = 0; m < kTokenMetrics.size(); ++m) {
+    if (kTokenMetrics[m].between_files && !options.between_files) continue;
     const bool finite = std::all_of(pairs.begin(), pairs.end(), [&](const Pair& pair) {
       return std::isfinite(kTokenMetrics[m].sum(pair.candidate)) && std::isfinite(kTokenMetrics[m].sum(pair.baseline));
     });
@@ -127,10 +140,11 @@ TokenTable token_table(const std::vector<Pair>& pairs) {
 std::vector<Tested> test_tokens(const VariantResult& reference, const VariantResult& baseline,
                                 const VariantResult& candidate, const std::vector<Pair>& pairs,
                                 const TestOptions& options) {
-  const TokenTable table = token_table(pairs);
+  const TokenTable table = token_table(pairs, options);
   std::vector<Tested> result;
   if (table.tokens.empty()) return result;
   for (const TokenMetric& metric : kTokenMetrics) {
+    if (metric.between_files && !options.between_files) break;  // the last
     Tested& tested = result.emplace_back();
     tested.comparison = named(metric.name, baseline, candidate, options);
     tested.comparison.primary = metric.primary;
@@ -144,8 +158,10 @@ std::vector<Tested> test_tokens(const VariantResult& reference, const VariantRes
     }
   }
   if (table.tokens.size() < 2 || table.metrics.empty()) return result;
+  // Where nothing differs, every resample is zero: two are as good as ten thousand.
+  const bool zero = std::all_of(table.rows.begin(), table.rows.end(), [](double x) { return x == 0; });
   const std::vector<stats::Bootstrap> bootstraps = stats::bootstrap_ratios(
-      table.rows, table.metrics.size(), table.tokens, options.bootstrap_resamples, options.bootstrap_seed);
+      table.rows, table.metrics.size(), table.tokens, zero ? 2 : options.bootstrap_resamples, options.bootstrap_seed);
   for (std::size_t i = 0; i < bootstraps.size(); ++i) {
     fill_from_bootstrap(bootstraps[i], options, result[table.metrics[i]]);
   }
@@ -194,6 +210,7 @@ Tested test_task(const VariantResult& baseline, const VariantResult& candidate, 
   tested.estimate = *comparison.change;
   tested.std_error = (ci90.high - ci90.low) / (2 * stats::normal_quantile(0.95));
   tested.margin = comparison.minimum_effect;
+  tested.identical = answers.discordance.only_baseline == 0 && answers.discordance.only_candidate == 0;
   return tested;
 }
 

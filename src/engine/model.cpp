@@ -1,5 +1,6 @@
 #include "engine/model.h"
 
+#include <algorithm>
 #include <exception>
 #include <mutex>
 #include <stdexcept>
@@ -52,12 +53,43 @@ std::shared_ptr<Model> Model::from_executors(const model::ModelConfig& config,
 }
 
 const model::ModelConfig& Model::config() const { return state_->config; }
+bool Model::has_fp8_attention() const { return state_->executors.front()->has_fp8_attention(); }
 int Model::ranks() const { return static_cast<int>(state_->executors.size()); }
 int Model::threads() const { return state_->threads; }
 std::size_t Model::weight_bytes(int rank) const { return state_->executors.at(rank)->weight_bytes(); }
 
+std::size_t Model::decode_weight_bytes() const {
+  std::size_t bytes = 0;
+  for (const auto& executor : state_->executors) bytes += executor->decode_weight_bytes();
+  return bytes;
+}
+
+std::optional<double> Model::read_bandwidth() const {
+  std::optional<double> slowest;
+  for (const auto& executor : state_->executors) {
+    const auto mine = executor->read_bandwidth();
+    if (!mine) return std::nullopt;
+    slowest = slowest ? std::min(*slowest, *mine) : *mine;
+  }
+  return *slowest * ranks();
+}
+
 const MemoryPlan& Model::memory() const { return state_->memory; }
 void Model::set_memory(const MemoryPlan& memory) { state_->memory = memory; }
+
+std::string Model::communicator() const { return state_->executors.front()->communicator(); }
+
+std::vector<double> Model::collective_seconds() {
+  if (communicator().empty()) return {};
+  std::vector<std::optional<double>> measured(static_cast<std::size_t>(ranks()));
+  run([&](backend::Executor& executor, int rank) { measured[rank] = executor.collective_seconds(); });
+  std::vector<double> seconds;
+  for (const auto& rank : measured) {
+    if (!rank) return {};
+    seconds.push_back(*rank);
+  }
+  return seconds;
+}
 
 void Model::run(const std::function<void(backend::Executor& executor, int rank)>& fn) {
   State& state = *state_;

@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -29,11 +31,20 @@ class Model {
   Model& operator=(const Model&) = delete;
 
   const model::ModelConfig& config() const;
+  bool has_fp8_attention() const;
   int ranks() const;
   int threads() const;  // CPU threads over all ranks
   std::size_t weight_bytes(int rank) const;
+  /// Sum over ranks of what one decode step reads of weights, and of what the devices can read a second (as many times
+  /// the slowest as there are ranks; null where it is not measured).
+  std::size_t decode_weight_bytes() const;
+  std::optional<double> read_bandwidth() const;
   /// What load() planned; without it (from_executors) a CPU's, with no KV memory.
   const MemoryPlan& memory() const;
+  /// How sums go from GPU to GPU: "p2p", "nccl" or "host"; "" for one rank, and on a CPU.
+  std::string communicator() const;
+  /// Seconds that each rank has spent in collectives since it was loaded; empty where that is not measured.
+  std::vector<double> collective_seconds();
 
   /// Runs fn(executor, rank) on every rank's own thread and waits. If one throws, the others are released (abort) and
   /// the first error is rethrown; the model is then unusable.

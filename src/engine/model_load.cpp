@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "base/wsl.h"
 #include "comm/communicator.h"
 #include "engine/memory_plan.h"
 #include "engine/model.h"
@@ -64,6 +65,8 @@ std::shared_ptr<Model> Model::load(const model::WeightSource& source, const prof
   backend::ExecutorOptions executor;
   executor.threads = threads;
   executor.engine = options;
+  if (options.pin_memory == profile::Switch::kAuto)
+    executor.engine.pin_memory = running_under_wsl() ? profile::Switch::kOff : profile::Switch::kOn;
   executor.on_loaded = on_loaded;
   try {
     auto executors = load_executors(plan, source, communicators, devices.is_gpu, executor);

@@ -59,6 +59,7 @@ bool Scheduler::admit(Schedule& schedule, int& budget) {
     schedule.admitted.push_back(sequence.id);
     if (cache_) queried_tokens_ += sequence.length();
     hit_tokens_ += cached;
+    sequence.prefix_hit = cached;
   }
   const int count = std::min(remaining, budget);
   grow(sequence, cached + count);

@@ -28,6 +28,7 @@ struct Sequence {
   int computed = 0;     // of `tokens`, in the cache
   int prefill_end;      // tokens below were known when the sequence was (re)admitted: computing them is prefill
   int preemptions = 0;  // how often it was sent back to the queue
+  int prefix_hit = 0;   // tokens that the prefix cache answered when it was first admitted
 
   std::vector<std::int32_t> blocks;  // the block table, enough for what is computed and scheduled
   std::vector<BlockKey> keys;        // of the full blocks of `tokens`; filled only with prefix caching

@@ -115,7 +115,13 @@ Session::State::State(std::shared_ptr<Model> its_model, const SessionOptions& it
       encoder_cache(options.engine.max_num_batched_tokens),
       caches(model->ranks()),
       hidden(model->ranks()) {
-  const backend::KvCacheOptions cache{options.kv_cache_dtype, limits.num_blocks, limits.block_size, options.kv_scales};
+  const bool fp8_attention =
+      options.engine.attention_dtype == "fp8" && options.kv_cache_dtype == profile::KvCacheDtype::kFp8E4M3;
+  if (fp8_attention && !model->has_fp8_attention()) {
+    throw DeviceError("engine.attention_dtype fp8 is not to be had on this device; use \"auto\"");
+  }
+  const backend::KvCacheOptions cache{options.kv_cache_dtype, limits.num_blocks,      limits.block_size,
+                                      options.kv_scales,      options.kv_read_scales, fp8_attention};
   try {
     model->run([&](backend::Executor& executor, int rank) { caches[rank] = executor.make_cache(cache); });
   } catch (const std::bad_alloc&) {
@@ -181,7 +187,7 @@ void Session::State::emit_tokens() {
     const std::int32_t token = sampled_token(row, sequence);
     sequence.tokens.push_back(token);
     const FinishReason reason = finish_reason(sequence, token);
-    events.tokens.push_back({sequence.id, token, index, reason});
+    events.tokens.push_back({sequence.id, token, index, reason, sequence.prefix_hit});
     if (reason != FinishReason::kNone) finished.push_back(&sequence);
   }
 }
@@ -254,6 +260,7 @@ int Session::num_running() const { return static_cast<int>(state_->scheduler.run
 int Session::num_waiting() const { return static_cast<int>(state_->scheduler.waiting().size()); }
 int Session::num_blocks() const { return state_->blocks.num_blocks(); }
 const SessionCounters& Session::counters() const { return state_->counters; }
+std::vector<double> Session::collective_seconds() const { return state_->model->collective_seconds(); }
 
 void Session::reset(bool drop_prefix_cache) {
   state_->scheduler.drop_all();

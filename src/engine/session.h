@@ -13,9 +13,10 @@ namespace qwenbench::engine {
 struct SessionOptions {
   profile::EngineOptions engine;
   profile::KvCacheDtype kv_cache_dtype = profile::KvCacheDtype::kBFloat16;
-  std::vector<model::LayerKvScales> kv_scales;  // empty: every scale is 1
-  int num_blocks = 0;                           // KV blocks; 0: what the engine options' memory allows
-  backend::KvObserver* observer = nullptr;      // sees every K and V that the cache stores; must outlive the session
+  std::vector<model::LayerKvScales> kv_scales;       // empty: every scale is 1
+  std::vector<model::LayerKvScales> kv_read_scales;  // for the delivery test (backend.h); empty: the same
+  int num_blocks = 0;                                // KV blocks; 0: what the engine options' memory allows
+  backend::KvObserver* observer = nullptr;  // sees every K and V that the cache stores; must outlive the session
 };
 
 using RequestId = std::int64_t;
@@ -27,6 +28,7 @@ struct TokenEvent {
   std::int32_t token;
   int index;  // 0: the first output token
   FinishReason finish = FinishReason::kNone;
+  int prefix_hit = 0;  // tokens of the prompt that the prefix cache answered
 };
 
 /// Final hidden states (after the last norm) of consecutive scored positions of a teacher-forced request: row i is the
@@ -51,8 +53,8 @@ struct StepEvents {
 
 struct SessionCounters {
   std::int64_t preemptions = 0;
-  std::int64_t prompt_tokens = 0;         // asked of the prefix cache
-  std::int64_t prefix_hit_tokens = 0;     // answered by it
+  std::int64_t prompt_tokens = 0;      // asked of the prefix cache
+  std::int64_t prefix_hit_tokens = 0;  // answered by it
   std::int64_t images_encoded = 0;
   std::int64_t steps = 0;
 };
@@ -76,6 +78,8 @@ class Session {
   int num_waiting() const;
   int num_blocks() const;
   const SessionCounters& counters() const;
+  /// Of the model: see Model::collective_seconds().
+  std::vector<double> collective_seconds() const;
 
   /// Drops all requests and, if asked, forgets cached prefixes.
   void reset(bool drop_prefix_cache);

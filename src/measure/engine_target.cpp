@@ -27,13 +27,16 @@ void EngineTarget::poll(double wake, TargetEvents& events) {
   const double end = now();
   events.steps.push_back({begin, end, step.prefill_tokens, step.decode_tokens, step.context_tokens});
   for (const engine::TokenEvent& token : step.tokens) {
-    events.tokens.push_back({token.request, end, token.token, token.finish != engine::FinishReason::kNone});
+    events.tokens.push_back(
+        {token.request, end, token.token, token.finish != engine::FinishReason::kNone, token.prefix_hit});
   }
 }
 
 TargetCounters EngineTarget::counters() const {
   const engine::SessionCounters& counters = session_->counters();
-  return {counters.preemptions, counters.prompt_tokens, counters.prefix_hit_tokens};
+  const backend::GpuActivity activity = backend::read_gpu_activity(gpus_);
+  return {counters.preemptions, counters.prompt_tokens, counters.prefix_hit_tokens,
+          activity.energy_j,    activity.throttled,     session_->collective_seconds()};
 }
 
 }  // namespace qwenbench::measure

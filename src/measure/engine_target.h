@@ -3,7 +3,9 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
+#include "backend/devices.h"
 #include "engine/session.h"
 #include "measure/target.h"
 
@@ -11,7 +13,9 @@ namespace qwenbench::measure {
 
 class EngineTarget : public Target {
  public:
-  explicit EngineTarget(std::unique_ptr<engine::Session> session) : session_(std::move(session)) {}
+  /// `gpus`: those that the session runs on.
+  explicit EngineTarget(std::unique_ptr<engine::Session> session, std::vector<backend::GpuInfo> gpus = {})
+      : session_(std::move(session)), gpus_(std::move(gpus)) {}
 
   double now() override;
   Ticket submit(const workload::Request& request) override { return session_->submit(request); }
@@ -23,6 +27,7 @@ class EngineTarget : public Target {
 
  private:
   std::unique_ptr<engine::Session> session_;
+  std::vector<backend::GpuInfo> gpus_;
 };
 
 }  // namespace qwenbench::measure

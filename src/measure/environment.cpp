@@ -14,6 +14,7 @@
 
 #include "backend/devices.h"
 #include "base/thread_pool.h"
+#include "base/wsl.h"
 
 namespace qwenbench::measure {
 namespace {
@@ -82,13 +83,6 @@ std::string describe_cpu(std::string_view cpuinfo) {
   return text;
 }
 
-bool is_wsl(std::string_view proc_version) {
-  std::string lower(proc_version);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); });
-  return lower.find("microsoft") != std::string::npos;
-}
-
 report::Environment host_environment() {
   report::Environment result;
   result.build_commit = kBuildCommit;
@@ -101,7 +95,7 @@ report::Environment host_environment() {
   if (pages > 0 && page_size > 0) result.memory_size = static_cast<std::int64_t>(pages) * page_size;
   utsname name{};
   if (::uname(&name) == 0) result.os = fmt::format("{} {} {}", name.sysname, name.release, name.machine);
-  result.wsl = is_wsl(read_text("/proc/version"));
+  result.wsl = running_under_wsl();
   const backend::GpuSystem system = backend::describe_gpus();
   for (const backend::GpuInfo& gpu : system.gpus) {
     result.devices.push_back({gpu.name, gpu.uuid, fmt::format("{}.{}", gpu.sm_version / 10, gpu.sm_version % 10),

@@ -14,7 +14,4 @@ report::Environment host_environment();
 /// Text of /proc/cpuinfo -> "AMD EPYC 9V74, 1 socket, 2 cores, AVX-512"; "" where it names no model. For tests.
 std::string describe_cpu(std::string_view cpuinfo);
 
-/// Text of /proc/version names Microsoft's kernel.
-bool is_wsl(std::string_view proc_version);
-
 }  // namespace qwenbench::measure

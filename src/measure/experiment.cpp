@@ -6,29 +6,33 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/sha256.h"
 #include "base/thread_pool.h"
-#include "calibration/calibrate.h"
 #include "calibration/resolve.h"
 #include "compare/ceiling.h"
 #include "compare/experiment.h"
 #include "compare/pair.h"
+#include "measure/attention_impact.h"
+#include "measure/calibration.h"
 #include "measure/engine_target.h"
 #include "measure/environment.h"
 #include "measure/findings.h"
+#include "measure/load.h"
 #include "measure/timing.h"
 #include "measure/variants.h"
 #include "quality/logits_file.h"
 #include "quality/quality.h"
+#include "report/decision_document.h"
 #include "report/metrics.h"
 #include "report/result_file.h"
 #include "report/summary.h"
 #include "report/table.h"
+#include "workload/dataset.h"
 #include "workload/locate_model.h"
 #include "workload/workload.h"
 
@@ -58,6 +62,7 @@ class Experiment {
       prepare_scales();
       if (!cancelled_) time();
       if (!cancelled_) score();
+      if (!cancelled_) score_attention();
       if (!cancelled_ && options_.save_logits) save_logits();
     } catch (const Error& error) {
       if (error.code() != ExitCode::kCancelled) {
@@ -80,6 +85,7 @@ class Experiment {
     if (profile_.variants.empty()) throw InputError("the profile has no variants; name at least one");
     output_ = options_.output ? *options_.output : default_output(profile_.name, start_);
     require_writable(output_);
+    if (options_.report) require_writable(*options_.report);
     if (options_.save_logits) require_writable(*options_.save_logits);
     if ((options_.save_logits || options_.reference_logits) && !scored()) {
       throw InputError(
@@ -101,22 +107,26 @@ class Experiment {
   }
 
   void load() {
-    const bool dummy = profile_.load_format == "dummy";
-    weights_ =
-        dummy ? model::make_dummy_weights(directory_, profile_.workload.seed) : model::open_checkpoint(directory_);
-    Progress progress(err_, options_.progress, "loading weights", static_cast<std::int64_t>(weights_->total_bytes()));
-    std::mutex mutex;
-    model_ = engine::Model::load(*weights_, profile_.engine, [&](std::size_t bytes) {
-      const std::lock_guard lock(mutex);
-      progress.advance(static_cast<std::int64_t>(bytes));
-    });
-    progress.set(static_cast<std::int64_t>(weights_->total_bytes()));  // what is read but not kept counts too
+    if (options_.shared == nullptr || options_.shared->key != weights_key(profile_)) {
+      load_weights();
+    } else {
+      weights_ = options_.shared->weights;
+      model_ = options_.shared->model;
+    }
     for (const profile::Variant& variant : profile_.variants) {
       variants_.push_back({variant, std::nullopt});
       report::VariantResult& result = result_.variants.emplace_back();
       result.name = variant.name;
       result.kv_cache_dtype = profile::name_of(variant.kv_cache_dtype);
     }
+  }
+
+  void load_weights() {
+    if (options_.shared != nullptr) *options_.shared = {};  // the old ones go before the new ones come
+    LoadedModel loaded = load_model(profile_, directory_, options_.progress, err_);
+    weights_ = std::move(loaded.weights);
+    model_ = std::move(loaded.model);
+    if (options_.shared != nullptr) *options_.shared = {weights_key(profile_), weights_, model_};
   }
 
   // ---- scales ----
@@ -131,37 +141,20 @@ class Experiment {
       prepared.scales.reset();
       break;
     }
-    const int layers = model_->config().text.num_layers;
+    const std::vector<float> key_bounds = calibration::key_norm_bounds(*weights_);
     for (std::size_t i = 0; i < variants_.size(); ++i) {
-      result_.variants[i].kv_scales = describe_scales(variants_[i], layers, statistics_.get());
+      result_.variants[i].kv_scales = describe_scales(variants_[i], key_bounds, statistics_.get());
     }
   }
 
-  /// The calibration set through a BF16 cache, whole prompts, no prefix taken from the cache: every token is seen.
   calibration::ScaleSet calibrate() {
-    if (profile_.calibration.method != "absmax") {
-      throw InputError(fmt::format("calibration.method \"{}\" is unknown; use absmax", profile_.calibration.method));
-    }
     const workload::Workload set = workload::make_calibration_workload(profile_, *renderer_);
-    const model::TextConfig& text = model_->config().text;
-    statistics_ = std::make_unique<calibration::KvStatistics>(text.num_layers, text.num_kv_heads, text.head_dim);
-    engine::SessionOptions options;
-    options.engine = profile_.engine;
-    options.engine.enable_prefix_caching = false;
-    options.kv_cache_dtype = profile::KvCacheDtype::kBFloat16;
-    options.observer = statistics_.get();
-    calibration::SessionCalibrationRun run(std::make_unique<engine::Session>(model_, options));
     Progress progress(err_, options_.progress, "calibrating", static_cast<std::int64_t>(set.requests.size()));
-    if (!calibration::collect_statistics(run, *statistics_, set.requests, [&] { progress.advance(); })) {
-      cancelled_ = true;
-      return {};
-    }
-    calibration::ScaleSet scales = calibration::absmax_scales(*statistics_, profile_.calibration.granularity);
-    scales.calibration_set_sha256 = set.requests_sha256;
-    for (const workload::Request& request : set.requests) {
-      scales.samples += static_cast<std::int64_t>(request.prompt.size() + request.forced.size());
-    }
-    return scales;
+    calibration::Calibration done = run_calibration(profile_, {weights_, model_}, set, {}, progress);
+    statistics_ = std::move(done.statistics);
+    cancelled_ = done.cancelled;
+    not_covered_ = coverage_warnings(profile_, set);
+    return std::move(done.scales);
   }
 
   // ---- timing ----
@@ -169,11 +162,13 @@ class Experiment {
   void time() {
     std::vector<TimedVariant> timed;
     for (std::size_t i = 0; i < variants_.size(); ++i) {
-      timed.push_back({variants_[i].variant.name, [this, i]() -> std::unique_ptr<Target> {
+      timed.push_back({variants_[i].variant.name,
+                       [this, i]() -> std::unique_ptr<Target> {
                          auto session = open_session(model_, profile_.engine, variants_[i]);
                          result_.variants[i].num_kv_blocks = session->num_blocks();
-                         return std::make_unique<EngineTarget>(std::move(session));
-                       }});
+                         return std::make_unique<EngineTarget>(std::move(session), gpus_of(*model_));
+                       },
+                       decode_traffic(*model_, profile_.engine, variants_[i].variant.kv_cache_dtype)});
     }
     const profile::WorkloadOptions& workload = profile_.workload;
     const auto total = static_cast<std::int64_t>(timed_.requests.size() * variants_.size()) * workload.trials;
@@ -251,6 +246,20 @@ class Experiment {
     result_.variants[index].quality = report::summarize_quality(samples);
   }
 
+  /// For the warnings about q_scale and prob_scale: a few requests are enough to see what FP8 attention would change.
+  void score_attention() {
+    const bool any = std::any_of(variants_.begin(), variants_.end(), [](const auto& variant) { return variant.fp8(); });
+    if (!scored() || !any || !model_->has_fp8_attention()) return;
+    std::vector<workload::Request> requests;
+    for (const std::size_t i : workload::spread(quality_.requests.size(), kImpactRequests)) {
+      requests.push_back(quality_.requests[i]);
+    }
+    Progress progress(err_, options_.progress, "trying FP8 attention",
+                      attention_impact_passes(variants_) * static_cast<std::int64_t>(requests.size()));
+    impacts_ = measure_attention_impact(profile_, {weights_, model_}, variants_, requests, progress);
+    cancelled_ = interrupted();
+  }
+
   void save_logits() {
     quality::ScoringOptions options = scoring_options();
     Progress progress(err_, options_.progress, "saving logits", static_cast<std::int64_t>(quality_.requests.size()));
@@ -272,11 +281,17 @@ class Experiment {
     result_.was_cancelled = cancelled_;
     result_.cli_command = options_.cli_command;
     result_.environment = host_environment();
+    const profile::Switch pin = profile_.engine.pin_memory;
+    result_.environment.pin_memory = model_->memory().is_gpu && pin != profile::Switch::kOff &&
+                                     (pin == profile::Switch::kOn || !result_.environment.wsl);
     result_.profile_json = profile::to_json(profile_);
     result_.engine =
         describe_engine(profile_, *weights_, *model_, result_.variants.front(), result_.environment.memory_size);
     result_.workload = describe_workload(profile_, timed_);
-    result_.warnings = find_warnings(profile_, variants_, result_);
+    result_.warnings = find_warnings(profile_, variants_, result_, impacts_);
+    for (const std::string& sentence : not_covered_) {
+      result_.warnings.push_back({"CALIBRATION_WITHOUT_IMAGES", sentence, std::nullopt});
+    }
     if (cancelled_) return;  // half an experiment is not judged
     compare::ExperimentOptions judged;
     judged.ceiling = profile_.quality.ceiling;
@@ -287,8 +302,10 @@ class Experiment {
 
   int write() {
     report::write_result(output_, result_);
+    if (options_.report) write_file_atomically(*options_.report, report::render_decision(result_, output_.string()));
     out_ << report::render_table(result_, {options_.color}) << std::flush;
     err_ << fmt::format("{} written to {}\n", cancelled_ ? "partial results" : "results", output_.string());
+    if (options_.report) err_ << fmt::format("decision document written to {}\n", options_.report->string());
     return static_cast<int>(compare::exit_code(result_));
   }
 
@@ -311,10 +328,12 @@ class Experiment {
   std::int64_t start_;
   std::vector<report::SloLimit> slo_;
   std::filesystem::path output_, directory_;
+  std::vector<AttentionImpact> impacts_;
+  std::vector<std::string> not_covered_;  // by the calibration set
   std::optional<workload::Renderer> renderer_;
   workload::Workload timed_, quality_;
   std::unique_ptr<quality::ReferenceRows> file_reference_;
-  std::unique_ptr<model::WeightSource> weights_;
+  std::shared_ptr<const model::WeightSource> weights_;
   std::shared_ptr<engine::Model> model_;
   std::vector<PreparedVariant> variants_;
   std::unique_ptr<calibration::KvStatistics> statistics_;  // where a calibration ran
@@ -324,6 +343,23 @@ class Experiment {
 };
 
 }  // namespace
+
+std::string weights_key(const profile::Profile& profile) {
+  profile::Profile key;
+  key.model = profile.model;
+  key.model_config = profile.model_config;
+  key.load_format = profile.load_format;
+  if (profile.load_format == "dummy") key.workload.seed = profile.workload.seed;
+  if (profile.engine.device == profile::Device::kCpu) {
+    key.engine.device = profile.engine.device;
+    key.engine.tensor_parallel_size = profile.engine.tensor_parallel_size;
+    key.engine.cpu_threads = profile.engine.cpu_threads;
+  } else {  // a GPU's executor is made for its memory plan and its kernels' settings; the scheduler's alone may change
+    key.engine = profile.engine;
+    key.engine.enable_prefix_caching = key.engine.enable_chunked_prefill = false;
+  }
+  return profile::to_json(key);
+}
 
 int run_experiment(const profile::Profile& profile, const RunOptions& options, std::ostream& out, std::ostream& err) {
   return Experiment(profile, options, out, err).run();

@@ -5,7 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "backend/devices.h"
 #include "engine/model.h"
+#include "measure/attention_impact.h"
+#include "measure/runner.h"
 #include "measure/variants.h"
 #include "model/weights.h"
 #include "profile/profile.h"
@@ -14,10 +17,19 @@
 
 namespace qwenbench::measure {
 
-/// Warnings that the finished measurements give rise to, DUMMY_WEIGHTS, KV_SCALE_UNIT
-/// (with its measured impact), KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED.
+/// The GPUs that a model runs on; none for a CPU.
+std::vector<backend::GpuInfo> gpus_of(const engine::Model& model);
+
+/// Null where the device's read bandwidth is not known (a CPU).
+std::optional<DecodeTraffic> decode_traffic(const engine::Model& model, const profile::EngineOptions& engine,
+                                            profile::KvCacheDtype dtype);
+
+/// Warnings that the finished measurements give rise to, DUMMY_WEIGHTS, KV_SCALE_UNIT, Q_PROB_SCALE_UNIT,
+/// Q_SCALE_FROM_K, P2P_UNAVAILABLE, PIN_MEMORY_OFF, KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED; each
+/// with its measured impact where that was measured. `impacts`: empty where FP8 attention was not.
 std::vector<report::Warning> find_warnings(const profile::Profile& profile,
-                                           const std::vector<PreparedVariant>& variants, const report::Result& result);
+                                           const std::vector<PreparedVariant>& variants, const report::Result& result,
+                                           const std::vector<AttentionImpact>& impacts);
 
 /// `memory_size`: bytes of the host, which its ranks share. Activations are the plan's upper bound
 /// (engine/memory_plan.h).

@@ -88,9 +88,13 @@ class Client {
   }
 
   void count(const TargetStep& step) {
+    step_seconds_ += step.end - step.begin;
     if (step.prefill_tokens > 0 || step.decode_tokens == 0) return;
     outcome_.trial.decode_tokens += step.decode_tokens;
     outcome_.trial.decode_seconds += step.end - step.begin;
+    if (options_.traffic)
+      decode_bytes_ += options_.traffic->weight_bytes +
+                       options_.traffic->bytes_per_context_token * static_cast<double>(step.context_tokens);
   }
 
   void receive(const TargetToken& token) {
@@ -100,6 +104,7 @@ class Client {
     report::RequestRecord& record = outcome_.requests[index];
     if (!record.ttft) {
       record.ttft = token.time - start_ - record.arrival;
+      record.cached_tokens = token.cached_tokens;
     } else {
       record.itls.push_back(token.time - last_token_[index]);
     }
@@ -120,15 +125,36 @@ class Client {
     for (; next_ < order_.size(); ++next_) outcome_.requests[order_[next_]].error = "cancelled before it was sent";
   }
 
+  /// Of the trial's step time: the mean over ranks, and the ranks with the least and the most.
+  void add_comm_share(const std::vector<double>& before, const std::vector<double>& after) {
+    if (after.empty() || before.size() != after.size() || !(step_seconds_ > 0)) return;
+    double sum = 0, least = 1, most = 0;
+    for (std::size_t rank = 0; rank < after.size(); ++rank) {
+      const double share = std::clamp((after[rank] - before[rank]) / step_seconds_, 0.0, 1.0);
+      sum += share;
+      least = std::min(least, share);
+      most = std::max(most, share);
+    }
+    report::Trial& trial = outcome_.trial;
+    trial.comm_share = sum / static_cast<double>(after.size());
+    trial.comm_share_min = least;
+    trial.comm_share_max = most;
+  }
+
   void finish(const TargetCounters& before) {
     const TargetCounters after = target_.counters();
     report::Trial& trial = outcome_.trial;
     trial.index = options_.trial;
     trial.position = options_.position;
     trial.duration = end_ - start_;
+    if (options_.traffic && trial.decode_seconds > 0)
+      trial.bandwidth_share = decode_bytes_ / trial.decode_seconds / options_.traffic->bytes_per_second;
+    if (before.energy_j && after.energy_j) trial.energy_j = *after.energy_j - *before.energy_j;
+    if (after.throttled) trial.throttled = before.throttled.value_or(false) || *after.throttled;
     trial.preemptions = after.preemptions - before.preemptions;
     trial.prefix_queried_tokens = after.prefix_queried_tokens - before.prefix_queried_tokens;
     trial.prefix_hit_tokens = after.prefix_hit_tokens - before.prefix_hit_tokens;
+    add_comm_share(before.collective_seconds, after.collective_seconds);
     for (std::size_t i = 0; i < requests_.size(); ++i) {
       outcome_.requests[i].output_len = static_cast<int>(outcome_.outputs[i].size());
       if (options_.detokenize) outcome_.requests[i].text = options_.detokenize(outcome_.outputs[i]);
@@ -139,6 +165,8 @@ class Client {
   std::span<const workload::Request> requests_;
   const TrialOptions& options_;
   double start_, end_;
+  double decode_bytes_ = 0;  // read by steps that only decode
+  double step_seconds_ = 0;
   std::vector<std::size_t> order_;  // by arrival
   std::size_t next_ = 0;            // in order_
   /// Since when each free slot is free: the earliest is used first.

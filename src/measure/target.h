@@ -16,7 +16,8 @@ struct TargetToken {
   Ticket ticket;
   double time;  // seconds of the target's clock
   std::int32_t token;
-  bool last;  // the request is finished with it
+  bool last;              // the request is finished with it
+  int cached_tokens = 0;  // of its prompt, from the prefix cache (an HTTP server's usage.prompt_tokens_details)
 };
 
 /// One step of a target that has steps (an HTTP server reports none).
@@ -41,6 +42,9 @@ struct TargetEvents {
 struct TargetCounters {
   std::int64_t preemptions = 0;
   std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;  // 0, 0 without prefix caching
+  std::optional<double> energy_j = std::nullopt;                  // of the GPUs, any origin
+  std::optional<bool> throttled = std::nullopt;                   // any GPU, at this moment
+  std::vector<double> collective_seconds = {};                    // one a rank; empty: not measured
 };
 
 class Target {

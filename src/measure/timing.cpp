@@ -48,6 +48,7 @@ TimingOutcome run_timing(std::span<const TimedVariant> variants, std::span<const
     }
     target->reset();
     trial.trial = next.trial;
+    trial.traffic = variants[static_cast<std::size_t>(next.variant)].traffic;
     trial.position = next.position;
     trial.on_finished = options.on_finished;
     trial.detokenize = options.detokenize;

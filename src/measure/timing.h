@@ -20,6 +20,7 @@ struct TimedVariant {
   /// Makes the variant's target. It is destroyed before the next variant's is made, so that each has the whole KV
   /// memory to itself while it runs, as a server would.
   std::function<std::unique_ptr<Target>()> open;
+  std::optional<DecodeTraffic> traffic = std::nullopt;
 };
 
 struct TimingOptions {

@@ -32,7 +32,8 @@ std::unique_ptr<engine::Session> open_session(const std::shared_ptr<engine::Mode
 profile::EngineOptions noise_floor_options(profile::EngineOptions engine);
 
 /// What the result file says of a variant's scales; diagnostics at the scale in use where there are statistics.
-report::KvScales describe_scales(const PreparedVariant& variant, int layers,
+/// `key_bounds`: calibration::key_norm_bounds(), one a layer.
+report::KvScales describe_scales(const PreparedVariant& variant, const std::vector<float>& key_bounds,
                                  const calibration::KvStatistics* statistics);
 
 }  // namespace qwenbench::measure

@@ -68,6 +68,8 @@ void read_weights(const JsonObject& weights, QuantizationConfig& out) {
 
 void read_compressed_tensors(const JsonObject& object, QuantizationConfig& out) {
   const JsonObject groups = object.object("config_groups");
+  out.kv_cache_scheme = object.has("kv_cache_scheme");
+  if (groups.value().empty() && out.kv_cache_scheme) return;  // the cache alone is quantized
   if (groups.value().size() != 1) object.fail("config_groups", "must hold exactly one group");
   const std::string name = groups.value().begin().key();
   const JsonObject group = groups.object(name.c_str());
@@ -85,7 +87,6 @@ void read_compressed_tensors(const JsonObject& object, QuantizationConfig& out) 
   read_weights(group.object("weights"), out);
   if (object.has("ignore")) out.ignore = object.texts("ignore");
   for (const std::string& entry : out.ignore) require_pattern(object, "ignore", entry);
-  out.kv_cache_scheme = object.has("kv_cache_scheme");
 }
 
 void read_awq(const JsonObject& object, QuantizationConfig& out) {

@@ -42,7 +42,11 @@ std::string model_fingerprint(const std::vector<TensorSpec>& tensors, const std:
                               const std::string& kind) {
   nlohmann::json config = parse_json_file(config_file);
   if (config.contains("quantization_config") && config["quantization_config"].is_object()) {
-    config["quantization_config"].erase("kv_cache_scheme");
+    nlohmann::json& quantization = config["quantization_config"];
+    const bool cache_alone = quantization.contains("kv_cache_scheme") && quantization.contains("config_groups") &&
+                             quantization["config_groups"].empty();
+    quantization.erase("kv_cache_scheme");
+    if (cache_alone) config.erase("quantization_config");
   }
   std::vector<std::string> lines;
   for (const TensorSpec& tensor : tensors) {

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -102,6 +104,13 @@ std::unique_ptr<WeightSource> open_checkpoint(const std::filesystem::path& direc
 /// Seeded random weights of the shapes and quantization that `directory`'s config.json describes; no tensor file
 /// needed.
 std::unique_ptr<WeightSource> make_dummy_weights(const std::filesystem::path& directory, std::uint64_t seed);
+
+/// Writes those weights as a checkpoint (shards of at most shard_bytes where a tensor allows it, index, the config's
+/// files), so that loading can be measured. on_written(bytes) after each shard. Throws InputError where `out` cannot be
+/// written.
+void write_dummy_checkpoint(const std::filesystem::path& config_directory, const std::filesystem::path& out,
+                            std::uint64_t seed, std::size_t shard_bytes = std::size_t{4} << 30,
+                            const std::function<void(std::size_t bytes)>& on_written = {});
 
 /// One tensor that a model of this config must have.
 struct TensorSpec {

@@ -170,6 +170,8 @@ void apply(Profile& profile, const Json& json, const std::string& source) {
       apply_variants(profile.variants, value, source);
     } else if (key == "slo") {
       apply_slo(profile.slo, value, source);
+    } else if (key == "axes") {
+      throw InputError(fmt::format("{}: is a sweep (it has axes): run it with qwenbench sweep", source));
     } else if (key != "extends") {
       leaves[key] = value;
     }

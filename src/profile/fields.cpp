@@ -40,8 +40,8 @@ void add_engine_fields(ProfileFields& fields) {
   add(bool_field<Profile>("engine.cuda_graphs", QWENBENCH_MEMBER(engine.cuda_graphs), "decode steps are captured"));
   add(word_field<Profile>("engine.attention_dtype", QWENBENCH_MEMBER(engine.attention_dtype), {"auto", "fp8"},
                           "auto: K and V are converted to 16 bit before the product"));
-  add(word_field<Profile>("engine.all_reduce", QWENBENCH_MEMBER(engine.all_reduce), {"auto", "p2p", "nccl"},
-                          "auto: p2p where peer access works"));
+  add(word_field<Profile>("engine.all_reduce", QWENBENCH_MEMBER(engine.all_reduce), {"auto", "p2p", "nccl", "host"},
+                          "auto: p2p where peer access works, else nccl; host: through main memory, slow"));
   add(choice_field<Profile>("engine.pin_memory", QWENBENCH_MEMBER(engine.pin_memory), switches,
                             "page-locked host memory; auto: off under WSL"));
   add(integer_field<Profile>("engine.cpu_threads", QWENBENCH_MEMBER(engine.cpu_threads), 0, 4096,
@@ -54,12 +54,21 @@ void add_calibration_fields(ProfileFields& fields) {
   const auto add = [&](Field<Profile> field) { fields.push_back(std::move(field)); };
   add(text_field<Profile>("calibration.dataset", QWENBENCH_MEMBER(calibration.dataset), false,
                           "a name in datasets/, or a JSONL file"));
-  add(word_field<Profile>("calibration.method", QWENBENCH_MEMBER(calibration.method), {"absmax"},
+  add(word_field<Profile>("calibration.method", QWENBENCH_MEMBER(calibration.method),
+                          {"absmax", "percentile", "mse", "attention_mse", "bound", "vllm"},
                           "how a scale is estimated"));
   add(word_field<Profile>("calibration.granularity", QWENBENCH_MEMBER(calibration.granularity), {"tensor", "head"},
                           "one scale a layer, or one a KV head"));
+  add(number_field<Profile>("calibration.percentile", QWENBENCH_MEMBER(calibration.percentile), 0, 100, true,
+                            "of the magnitudes, which method percentile maps to 448"));
+  add(word_field<Profile>("calibration.round", QWENBENCH_MEMBER(calibration.round), {"none", "pow2"},
+                          "pow2: scales are rounded up to powers of two"));
   add(integer_field<Profile>("calibration.num_samples", QWENBENCH_MEMBER(calibration.num_samples), 1, 1000000,
                              "requests, spread evenly over the dataset"));
+  add(integer_field<Profile>("calibration.settle_after", QWENBENCH_MEMBER(calibration.settle_after), 0, 1000000,
+                             "requests after which scales that have settled end the calibration; 0: never"));
+  add(integer_field<Profile>("calibration.max_tokens", QWENBENCH_MEMBER(calibration.max_tokens), 0, 1 << 20,
+                             "tokens to generate after a conversation without an answer"));
 }
 
 /// requests per second, or "inf".

@@ -6,6 +6,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "profile/apply.h"
+#include "profile/document.h"
 
 namespace qwenbench::profile {
 namespace {
@@ -175,15 +176,29 @@ Json write_fields(const Owner& owner, const std::vector<Field<Owner>>& fields) {
 
 }  // namespace
 
-Profile load_profile(const std::string& name, const std::vector<std::string>& overrides) {
+Document read_document(const std::string& name) {
   const fs::path path = find_profile(name, {});
-  return build(parse_json(read_profile(path), path.string()), path.string(), path.parent_path(), path.stem().string(),
-               {fs::weakly_canonical(path).string()}, overrides);
+  return {parse_json(read_profile(path), path.string()), path.string(), path.stem().string(), path.parent_path(),
+          fs::weakly_canonical(path).string()};
+}
+
+Document parse_document(const std::string& text, const std::string& source, const fs::path& folder) {
+  return {parse_json(text, source), source, "profile", folder, ""};
+}
+
+Profile build_profile(const Document& document, const std::vector<std::string>& overrides) {
+  std::vector<std::string> chain;
+  if (!document.canonical.empty()) chain.push_back(document.canonical);
+  return build(document.json, document.source, document.folder, document.name, std::move(chain), overrides);
+}
+
+Profile load_profile(const std::string& name, const std::vector<std::string>& overrides) {
+  return build_profile(read_document(name), overrides);
 }
 
 Profile parse_profile(const std::string& text, const std::string& source, const fs::path& folder,
                       const std::vector<std::string>& overrides) {
-  return build(parse_json(text, source), source, folder, "profile", {}, overrides);
+  return build_profile(parse_document(text, source, folder), overrides);
 }
 
 std::string to_json(const Profile& profile) {

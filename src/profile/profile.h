@@ -31,7 +31,7 @@ struct EngineOptions {
   int block_size = 64;  // tokens of one KV block
   bool cuda_graphs = true;
   std::string attention_dtype = "auto";  // auto | fp8
-  std::string all_reduce = "auto";       // auto | p2p | nccl
+  std::string all_reduce = "auto";       // auto | p2p | nccl | host
   Switch pin_memory = Switch::kAuto;
   int cpu_threads = 0;             // over all ranks; 0: every available core
   double cpu_kv_cache_gib = 0.25;  // KV memory of a CPU run, per rank (vLLM: VLLM_CPU_KVCACHE_SPACE)
@@ -46,9 +46,13 @@ struct Variant {
 
 struct CalibrationOptions {
   std::string dataset = "calibration";
-  std::string method = "absmax";
+  std::string method = "absmax";       // absmax | percentile | mse | attention_mse | bound | vllm
   std::string granularity = "tensor";  // tensor | head
+  double percentile = 99.99;           // method percentile, in percent
+  std::string round = "none";          // none | pow2: up to the next power of two
   int num_samples = 512;               // requests, spread evenly over the dataset
+  int settle_after = 64;               // requests after which settled scales end the calibration; 0: never
+  int max_tokens = 8;                  // generated after a conversation without an answer: decoding is seen too
 };
 
 /// An inclusive range; one number in JSON means both ends.

@@ -114,6 +114,13 @@ void add_quality(RowList& rows, const std::vector<VariantResult>& variants) {
 void add_bookkeeping(RowList& rows, const std::vector<VariantResult>& variants) {
   const auto any = [&](auto&& has) { return std::any_of(variants.begin(), variants.end(), has); };
   rows.where_measured("Prefix-cache hit rate (%)", [](const auto& v) { return percent(v.summary.kv_cache_hit_rate); });
+  rows.where_measured("Energy per token (J)", [](const auto& v) { return number(v.summary.energy_per_token_j); });
+  rows.where_measured("TTFT on a prefix hit, median (ms)", [](const auto& v) {
+    return v.summary.prefix ? number(v.summary.prefix->ttft_hit.median) : std::string("-");
+  });
+  rows.where_measured("TTFT on a miss, median (ms)", [](const auto& v) {
+    return v.summary.prefix ? number(v.summary.prefix->ttft_miss.median) : std::string("-");
+  });
   rows.where_measured("Time in collectives (%)", [](const auto& v) { return percent(v.summary.comm_share); });
   if (any([](const VariantResult& v) { return v.summary.preemptions > 0; })) {
     rows.always("Preemptions", [](const auto& v) { return fmt::format("{}", v.summary.preemptions); });
@@ -162,8 +169,9 @@ std::vector<std::string> header_of(const Result& result) {
   const EngineInfo& engine = result.engine;
   const WorkloadInfo& workload = result.workload;
   std::vector<std::string> lines;
-  lines.push_back(fmt::format("{} ({}), {}, {} rank{}", engine.model, engine.quantization, engine.device,
-                              engine.tp_size, engine.tp_size == 1 ? "" : "s"));
+  lines.push_back(fmt::format("{} ({}), {}, {} rank{}{}", engine.model, engine.quantization, engine.device,
+                              engine.tp_size, engine.tp_size == 1 ? "" : "s",
+                              engine.all_reduce ? ", all-reduce " + *engine.all_reduce : ""));
   std::size_t trials = 0;
   for (const VariantResult& variant : result.variants) trials = std::max(trials, variant.trials.size());
   lines.push_back(fmt::format("{}: {} requests x {} trials a variant, at most {} at a time", workload.dataset_name,

@@ -44,7 +44,11 @@ Optional quality_value(const VariantResult& variant, Optional (*get)(const Quali
   return variant.quality ? get(*variant.quality) : std::nullopt;
 }
 
-constexpr std::array<Scalar, 14> kScalars{{
+Optional prefix_value(const VariantResult& variant, Optional (*get)(const PrefixSummary&)) {
+  return variant.summary.prefix ? get(*variant.summary.prefix) : std::nullopt;
+}
+
+constexpr std::array<Scalar, 17> kScalars{{
     {"request_throughput", "req/s", false, [](const VariantResult& v) { return v.summary.request_throughput; }},
     {"request_goodput", "req/s", false, [](const VariantResult& v) { return v.summary.request_goodput; }},
     {"output_throughput", "tok/s", false, [](const VariantResult& v) { return v.summary.output_throughput; }},
@@ -52,6 +56,12 @@ constexpr std::array<Scalar, 14> kScalars{{
     {"decode_throughput", "tok/s", false, [](const VariantResult& v) { return v.summary.decode_throughput; }},
     {"bandwidth_share", "", false, [](const VariantResult& v) { return v.summary.bandwidth_share; }},
     {"kv_cache_hit_rate", "", false, [](const VariantResult& v) { return v.summary.kv_cache_hit_rate; }},
+    {"median_ttft_hit_ms", "ms", true,
+     [](const VariantResult& v) { return prefix_value(v, [](const PrefixSummary& p) { return p.ttft_hit.median; }); }},
+    {"median_ttft_miss_ms", "ms", true,
+     [](const VariantResult& v) { return prefix_value(v, [](const PrefixSummary& p) { return p.ttft_miss.median; }); }},
+    {"request_hit_rate", "", false,
+     [](const VariantResult& v) { return prefix_value(v, [](const PrefixSummary& p) { return p.request_hit_rate; }); }},
     {"comm_share", "", true, [](const VariantResult& v) { return v.summary.comm_share; }},
     {"preemptions", "", true, [](const VariantResult& v) { return Optional(double(v.summary.preemptions)); }},
     {"failed", "requests", true, [](const VariantResult& v) { return Optional(double(v.summary.failed)); }},

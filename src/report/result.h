@@ -50,9 +50,11 @@ struct EngineInfo {
   std::string weights = "checkpoint";  // "checkpoint" | "dummy"
   std::string device = "cpu";          // "cpu" | "cuda"
   int tp_size = 1;
-  int kv_block_size = 0;           // tokens
-  std::int64_t num_kv_blocks = 0;  // of the first variant; each variant says its own
-  std::vector<RankMemory> memory;  // one per rank
+  int kv_block_size = 0;                                     // tokens
+  std::int64_t num_kv_blocks = 0;                            // of the first variant; each variant says its own
+  std::vector<RankMemory> memory;                            // one per rank
+  std::optional<double> read_bandwidth_gb_s = std::nullopt;  // measured, all ranks together: bandwidth_share is of it
+  std::optional<std::string> all_reduce = std::nullopt;      // "p2p" | "nccl" | "host"; null on one GPU and on a CPU
 
   bool dummy_weights() const { return weights == "dummy"; }
 };
@@ -88,8 +90,10 @@ struct RequestRecord {
   int input_len = 0;           // tokens, image tokens included
   int input_vision_len = 0;    // tokens
   int output_len = 0;          // tokens
-  std::string text;            // what was generated
-  std::string error;           // empty = completed
+  std::optional<int>
+      cached_tokens;  // of the prompt, from the prefix cache; null in older files and where no token came
+  std::string text;   // what was generated
+  std::string error;  // empty = completed
 
   bool completed() const { return error.empty() && ttft.has_value(); }
 };
@@ -99,6 +103,12 @@ struct RequestRecord {
 struct Distribution {
   std::int64_t n = 0;
   std::optional<double> mean, median, std, p50, p90, p95, p99;
+};
+
+/// TTFT of the requests for which the prefix cache had a part of the prompt, and of the others.
+struct PrefixSummary {
+  Distribution ttft_hit, ttft_miss;        // milliseconds
+  std::optional<double> request_hit_rate;  // requests with any hit, 0..1
 };
 
 /// Derived by summary.h, of one trial or of all trials of a variant.
@@ -114,8 +124,11 @@ struct TimingSummary {
   std::optional<double> bandwidth_share;         // of the decode steps' bandwidth limit, 0..1
   std::int64_t preemptions = 0;
   std::optional<double> kv_cache_hit_rate;  // prefix-cache hits / queried tokens, 0..1; null without prefix caching
-  std::optional<double> comm_share;         // share of the step time spent in collectives, 0..1
-  Distribution ttft, tpot, itl, e2el;       // milliseconds
+  std::optional<double> comm_share;         // share of the step time spent in collectives, 0..1; mean over ranks
+  std::optional<double> comm_share_min, comm_share_max;  // of the ranks with the least and the most
+  std::optional<PrefixSummary> prefix;                   // null without prefix caching
+  Distribution ttft, tpot, itl, e2el;                    // milliseconds
+  std::optional<double> energy_per_token_j;              // GPU energy of everything, by output tokens
 };
 
 /// What the runner counts in one trial of one variant (raw), and the statistics that summary.h derives.
@@ -127,8 +140,10 @@ struct Trial {
   double decode_seconds = 0;              // of those steps
   std::optional<double> bandwidth_share;  // of those steps, 0..1
   std::int64_t preemptions = 0;
-  std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;  // 0, 0 without prefix caching
-  std::optional<double> comm_share;                               // 0..1
+  std::int64_t prefix_queried_tokens = 0, prefix_hit_tokens = 0;     // 0, 0 without prefix caching
+  std::optional<double> comm_share, comm_share_min, comm_share_max;  // 0..1
+  std::optional<double> energy_j = std::nullopt;                     // of the GPUs, joules
+  std::optional<bool> throttled = std::nullopt;                      // a GPU was, before or after the trial
   TimingSummary summary;
 };
 
@@ -218,6 +233,15 @@ struct Quality {
 // ---------------------------------------------------------------------------------------------------------------------
 // Variants
 
+/// What FP8 does to K and V of one KV head, of text or image tokens alone, at the scale in use. Shares are 0..1.
+struct HeadDiagnostics {
+  int head = 0;
+  std::string input;  // text | image
+  double k_amax = 0, v_amax = 0;
+  double k_saturated = 0, v_saturated = 0, k_subnormal = 0, v_subnormal = 0, k_flushed = 0, v_flushed = 0;
+  std::optional<double> k_snr_db, v_snr_db;
+};
+
 /// Scales are dequantization multipliers: one value per layer, or one per KV head. Diagnostics at the scale in use.
 struct LayerScales {
   int layer = 0;
@@ -226,6 +250,8 @@ struct LayerScales {
   std::optional<double> k_amax, v_amax;  // largest magnitude that calibration saw
   std::optional<double> k_saturated, v_saturated, k_subnormal, v_subnormal, k_flushed, v_flushed;  // shares, 0..1
   std::optional<double> k_snr_db, v_snr_db;
+  std::optional<double> k_norm_bound;                 // no K can exceed it, whatever the prompt
+  std::optional<std::vector<HeadDiagnostics>> heads;  // null where nothing was calibrated
 };
 
 struct KvScales {

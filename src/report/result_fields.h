@@ -53,9 +53,11 @@ void fields(auto& v, Fields<EngineInfo> auto& x) {
   v("weights", x.weights);
   v("device", x.device);
   v("tp_size", x.tp_size);
+  v("read_bandwidth_gb_s", x.read_bandwidth_gb_s);
   v("kv_block_size", x.kv_block_size);
   v("num_kv_blocks", x.num_kv_blocks);
   v("memory", x.memory);
+  v("all_reduce", x.all_reduce);
 }
 
 /// The rate of a closed loop is infinite, which JSON has no number for: "inf", as in vLLM's files.
@@ -123,6 +125,7 @@ void fields(auto& v, Fields<RequestRecord> auto& x) {
   v("input_len", x.input_len);
   v("input_vision_len", x.input_vision_len);
   v("output_len", x.output_len);
+  v("cached_tokens", x.cached_tokens);
   v("text", x.text);
   v("error", x.error);
 }
@@ -136,6 +139,12 @@ void distribution_fields(auto& v, const std::string& name, Fields<Distribution> 
   v("p95_" + name + "_ms", x.p95);
   v("p99_" + name + "_ms", x.p99);
   v(name + "_samples", x.n);
+}
+
+void fields(auto& v, Fields<PrefixSummary> auto& x) {
+  v("request_hit_rate", x.request_hit_rate);
+  distribution_fields(v, "ttft_hit", x.ttft_hit);
+  distribution_fields(v, "ttft_miss", x.ttft_miss);
 }
 
 /// Members of the object that holds them (a variant, a trial), as vLLM's benchmark writes them.
@@ -159,6 +168,10 @@ void fields(auto& v, Fields<TimingSummary> auto& x) {
   distribution_fields(v, "e2el", x.e2el);
   v("kv_cache_hit_rate", x.kv_cache_hit_rate);
   v("comm_share", x.comm_share);
+  v("energy_per_token_j", x.energy_per_token_j);
+  v("prefix", x.prefix);
+  v("comm_share_min", x.comm_share_min);
+  v("comm_share_max", x.comm_share_max);
 }
 
 /// Four counters are also members of the trial's summary: one name in the file.
@@ -170,6 +183,8 @@ void fields(V& v, Fields<Trial> auto& x) {
   v("decode_seconds", x.decode_seconds);
   v("prefix_queried_tokens", x.prefix_queried_tokens);
   v("prefix_hit_tokens", x.prefix_hit_tokens);
+  v("energy_j", x.energy_j);
+  v("throttled", x.throttled);
   TimingSummary summary = x.summary;
   if constexpr (V::kReads) {
     fields(v, summary);
@@ -177,12 +192,16 @@ void fields(V& v, Fields<Trial> auto& x) {
     x.preemptions = summary.preemptions;
     x.bandwidth_share = summary.bandwidth_share;
     x.comm_share = summary.comm_share;
+    x.comm_share_min = summary.comm_share_min;
+    x.comm_share_max = summary.comm_share_max;
     x.summary = summary;
   } else {
     summary.duration = x.duration;
     summary.preemptions = x.preemptions;
     summary.bandwidth_share = x.bandwidth_share;
     summary.comm_share = x.comm_share;
+    summary.comm_share_min = x.comm_share_min;
+    summary.comm_share_max = x.comm_share_max;
     fields(v, summary);
   }
 }
@@ -307,6 +326,21 @@ void scale_field(V& v, const std::string& key, auto& scales) {
   }
 }
 
+void fields(auto& v, Fields<HeadDiagnostics> auto& x) {
+  v("head", x.head);
+  v("input", x.input);
+  v("k_amax", x.k_amax);
+  v("v_amax", x.v_amax);
+  v("k_saturated", x.k_saturated);
+  v("v_saturated", x.v_saturated);
+  v("k_subnormal", x.k_subnormal);
+  v("v_subnormal", x.v_subnormal);
+  v("k_flushed", x.k_flushed);
+  v("v_flushed", x.v_flushed);
+  v("k_snr_db", x.k_snr_db);
+  v("v_snr_db", x.v_snr_db);
+}
+
 void fields(auto& v, Fields<LayerScales> auto& x) {
   v("layer", x.layer);
   scale_field(v, "k_scale", x.k_scale);
@@ -323,6 +357,8 @@ void fields(auto& v, Fields<LayerScales> auto& x) {
   v("v_flushed", x.v_flushed);
   v("k_snr_db", x.k_snr_db);
   v("v_snr_db", x.v_snr_db);
+  v("k_norm_bound", x.k_norm_bound);
+  v("heads", x.heads);
 }
 
 void fields(auto& v, Fields<KvScales> auto& x) {

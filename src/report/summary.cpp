@@ -47,6 +47,7 @@ bool meets(const Latency& latency, std::span<const SloLimit> slo) {
 /// Samples and sums over some requests.
 struct Pool {
   std::vector<double> ttft, tpot, itl, e2el;  // milliseconds
+  std::vector<double> ttft_hit, ttft_miss;    // ttft once more, by what the prefix cache had
   std::int64_t good = 0;
 };
 
@@ -61,6 +62,7 @@ void add(const RequestRecord& request, std::span<const SloLimit> slo, Pool& pool
   summary.total_output_tokens += request.output_len;
   const Latency latency = latency_of(request);
   pool.ttft.push_back(latency.ttft);
+  if (request.cached_tokens) (*request.cached_tokens > 0 ? pool.ttft_hit : pool.ttft_miss).push_back(latency.ttft);
   pool.e2el.push_back(latency.e2el);
   if (latency.tpot) pool.tpot.push_back(*latency.tpot);
   for (const double gap : request.itls) pool.itl.push_back(gap * kMilliseconds);
@@ -85,6 +87,27 @@ std::optional<double> weighted_share(std::span<const Trial> trials, std::optiona
   return sum / weights;
 }
 
+/// Null where any trial has no reading.
+std::optional<double> energy_per_token(std::span<const Trial> trials, std::int64_t tokens) {
+  double joules = 0;
+  for (const Trial& trial : trials) {
+    if (!trial.energy_j) return std::nullopt;
+    joules += *trial.energy_j;
+  }
+  if (trials.empty() || tokens == 0) return std::nullopt;
+  return joules / static_cast<double>(tokens);
+}
+
+std::optional<PrefixSummary> prefix_summary(const Pool& pool) {
+  const std::size_t all = pool.ttft_hit.size() + pool.ttft_miss.size();
+  if (all == 0) return std::nullopt;
+  PrefixSummary prefix;
+  prefix.request_hit_rate = static_cast<double>(pool.ttft_hit.size()) / static_cast<double>(all);
+  prefix.ttft_hit = distribution(pool.ttft_hit);
+  prefix.ttft_miss = distribution(pool.ttft_miss);
+  return prefix;
+}
+
 /// Everything that follows from the counters of `trials` and from what `add` has collected.
 void finish(std::span<const Trial> trials, Pool&& pool, std::span<const SloLimit> slo, TimingSummary& summary) {
   std::int64_t decode_tokens = 0, queried = 0, hits = 0;
@@ -102,9 +125,15 @@ void finish(std::span<const Trial> trials, Pool&& pool, std::span<const SloLimit
   summary.total_token_throughput = rate(summary.total_input_tokens + summary.total_output_tokens, summary.duration);
   if (std::any_of(slo.begin(), slo.end(), limits_requests)) summary.request_goodput = rate(pool.good, summary.duration);
   if (decode_tokens > 0) summary.decode_throughput = rate(decode_tokens, decode_seconds);
-  if (queried > 0) summary.kv_cache_hit_rate = static_cast<double>(hits) / static_cast<double>(queried);
+  if (queried > 0) {
+    summary.kv_cache_hit_rate = static_cast<double>(hits) / static_cast<double>(queried);
+    summary.prefix = prefix_summary(pool);
+  }
   summary.bandwidth_share = weighted_share(trials, &Trial::bandwidth_share, &Trial::decode_seconds);
   summary.comm_share = weighted_share(trials, &Trial::comm_share, &Trial::duration);
+  summary.energy_per_token_j = energy_per_token(trials, summary.total_output_tokens);
+  summary.comm_share_min = weighted_share(trials, &Trial::comm_share_min, &Trial::duration);
+  summary.comm_share_max = weighted_share(trials, &Trial::comm_share_max, &Trial::duration);
   summary.ttft = distribution(std::move(pool.ttft));
   summary.tpot = distribution(std::move(pool.tpot));
   summary.itl = distribution(std::move(pool.itl));

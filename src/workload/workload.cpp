@@ -97,7 +97,7 @@ void add_shared_prefixes(std::vector<Request>& requests, const profile::Workload
 }
 
 /// Teacher forcing: an answer of a conversation, the second half of a text.
-Request quality_request(const Dataset& dataset, const Sample& sample, Renderer& renderer) {
+Request quality_request(const Dataset& dataset, const Sample& sample, Renderer& renderer, const profile::Profile&) {
   Rendered rendered = renderer.render(dataset, sample);
   Request request;
   request.id = sample.id;
@@ -124,8 +124,9 @@ Request quality_request(const Dataset& dataset, const Sample& sample, Renderer& 
   return request;
 }
 
-/// All tokens pass through the cache but the last, which is forced: that makes the request end without generating.
-Request calibration_request(const Dataset& dataset, const Sample& sample, Renderer& renderer) {
+/// An answer and a text are forced to their end; a conversation without an answer generates.
+Request calibration_request(const Dataset& dataset, const Sample& sample, Renderer& renderer,
+                            const profile::Profile& profile) {
   Rendered rendered = renderer.render(dataset, sample);
   Request request;
   request.id = sample.id;
@@ -140,12 +141,19 @@ Request calibration_request(const Dataset& dataset, const Sample& sample, Render
     throw InputError(
         fmt::format("{}: request {}: too short to calibrate on", dataset.where(sample), one_line(sample.id, 80)));
   }
+  const int context = effective_max_model_len(profile.engine, renderer.config());
+  const int room = context - static_cast<int>(request.prompt.size());
+  request.max_tokens = std::min(profile.calibration.max_tokens, room);
+  request.ignore_eos = true;
+  if (!sample.messages.empty() && !sample.answer && request.max_tokens > 0) return request;
+  request.max_tokens = 0;
+  // All tokens pass through the cache but the last, which is forced: that makes the request end without generating.
   request.forced = {request.prompt.back()};
   request.prompt.pop_back();
   return request;
 }
 
-using MakeRequest = Request (*)(const Dataset&, const Sample&, Renderer&);
+using MakeRequest = Request (*)(const Dataset&, const Sample&, Renderer&, const profile::Profile&);
 
 Workload forced_workload(const profile::Profile& profile, const std::string& name, int num_samples, MakeRequest make,
                          Renderer& renderer) {
@@ -156,7 +164,7 @@ Workload forced_workload(const profile::Profile& profile, const std::string& nam
   const int max_model_len = effective_max_model_len(profile.engine, renderer.config());
   for (const std::size_t index : spread(dataset.samples.size(), static_cast<std::size_t>(num_samples))) {
     const Sample& sample = dataset.samples[index];
-    Request request = make(dataset, sample, renderer);
+    Request request = make(dataset, sample, renderer, profile);
     request.stop_ids = renderer.stop_ids();
     check_limits(request, dataset.where(sample), profile.engine, max_model_len);
     workload.requests.push_back(std::move(request));

@@ -28,7 +28,8 @@ Workload make_timing_workload(const profile::Profile& profile, Renderer& rendere
 Workload make_quality_workload(const profile::Profile& profile, Renderer& renderer);
 
 /// The calibration set: whole texts, and conversations with their answers where there are any. Such a request passes
-/// through the cache and generates nothing (its last token alone is forced).
+/// through the cache and generates nothing (its last token alone is forced). A conversation without an answer generates
+/// calibration.max_tokens tokens, or none where that is 0 or the context is full.
 Workload make_calibration_workload(const profile::Profile& profile, Renderer& renderer);
 
 /// max_model_len as it holds: the profile's, or the model's where that says 0; throws InputError where the profile's

@@ -70,7 +70,6 @@ std::vector<float> attend(const Kernels& kernels, const CpuKvCache& cache, const
   cache.describe(1, 1, args);
   args.blocks = s.blocks.data();
   args.kv_length = end;
-  args.scale = 1.0f / std::sqrt(static_cast<float>(kHeadDim));
   args.rows = end - begin;
   args.q_rows = q_rows.data(), args.out_rows = out_rows.data(), args.last_key = last_key.data();
   args.scratch = scratch.data();
@@ -85,7 +84,10 @@ float as_stored(float x, profile::KvCacheDtype dtype, float scale) {
 }
 
 KvCacheOptions cache_options(profile::KvCacheDtype dtype, int block_size) {
-  KvCacheOptions options{dtype, 12, block_size, {}};
+  KvCacheOptions options;
+  options.dtype = dtype;
+  options.num_blocks = 12;
+  options.block_size = block_size;
   if (dtype == profile::KvCacheDtype::kFp8E4M3)
     options.scales = {{{1.0f}, {1.0f}, {}, {}}, {{0.5f, 0.017f}, {0.3f, 0.009f}, {}, {}}};
   return options;
@@ -127,6 +129,81 @@ TEST_CASE("attention: what the cache stores, weighted in double precision") {
         }
       }
     }
+  }
+}
+
+namespace {
+
+constexpr float kQScale = 0.013f, kKScale = 0.017f, kVScale = 0.009f;
+
+KvCacheOptions fp8_attention_options(float prob_scale) {
+  KvCacheOptions options = cache_options(profile::KvCacheDtype::kFp8E4M3, 32);
+  options.fp8_attention = true;
+  options.scales[1].q = std::vector<float>{1.0f, kQScale};
+  options.scales[1].prob = prob_scale;
+  return options;
+}
+
+float e4m3_of(double x) { return e4m3_to_float(float_to_e4m3(static_cast<float>(x))); }
+
+/// Attention in FP8 by its definition, in double: 16 keys at a time, weights rounded against the running maximum.
+std::vector<double> fp8_attention(const Sequence& s, int token, double prob_scale) {
+  std::vector<double> out(kHeadDim, 0.0);
+  double best = -1e300, total = 0;
+  for (int first = 0; first <= token; first += kTokenTile) {
+    const int last = std::min(first + kTokenTile - 1, token);
+    std::vector<double> score;
+    for (int j = first; j <= last; ++j) {
+      double dot = 0;
+      for (int i = 0; i < kHeadDim; ++i) {
+        dot += double{e4m3_of(round_to_bf16(s.q[token * kHeadDim + i]) / kQScale)} *
+               e4m3_of(round_to_bf16(s.k[j * kHeadDim + i]) / kKScale);
+      }
+      score.push_back(dot * kQScale * kKScale / std::sqrt(double{kHeadDim}));
+    }
+    const double now = std::max(best, *std::max_element(score.begin(), score.end()));
+    for (double& x : out) x *= std::exp(best - now);
+    total *= std::exp(best - now);
+    best = now;
+    for (int j = first; j <= last; ++j) {
+      const double p = std::exp(score[static_cast<std::size_t>(j - first)] - best);
+      total += p;
+      for (int i = 0; i < kHeadDim; ++i) {
+        out[static_cast<std::size_t>(i)] +=
+            double{e4m3_of(p / prob_scale)} * e4m3_of(round_to_bf16(s.v[j * kHeadDim + i]) / kVScale);
+      }
+    }
+  }
+  for (double& x : out) x *= prob_scale * kVScale / total;
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("attention in FP8: by its definition; prob_scale 1 is much worse than 2^-8") {
+  std::mt19937 rng(21);
+  const Sequence s(120, 32, rng);
+  for (const Kernels* kernels : runnable_kernels()) {
+    double flushed = 0;
+    for (const float prob_scale : {0x1p-8f, 1.0f}) {
+      CpuKvCache cache(small_plan(), 0, fp8_attention_options(prob_scale));
+      s.append_to(cache, *kernels);
+      Sequence rounded = s;
+      for (float& q : rounded.q) q = e4m3_of(round_to_bf16(q) / kQScale);
+      for (const auto& [begin, end] : {std::pair(72, 120), {119, 120}, {116, 120}}) {
+        const std::vector<float> out = attend(*kernels, cache, rounded, begin, end);
+        for (int t = begin; t < end; ++t) {
+          const std::vector<double> expected = fp8_attention(s, t, prob_scale);
+          const std::vector<double> fine = fp8_attention(s, t, 0x1p-8);
+          for (int i = 0; i < kHeadDim; ++i) {
+            const double error = std::fabs(out[(t - begin) * kHeadDim + i] - expected[i]);
+            if (!(error < 3e-5)) FAIL_CHECK(kernels->name << " token " << t << " error " << error);
+            flushed = std::max(flushed, std::fabs(expected[i] - fine[i]));
+          }
+        }
+      }
+    }
+    CHECK(flushed > 1e-3);
   }
 }
 

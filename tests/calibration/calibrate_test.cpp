@@ -7,11 +7,11 @@
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "calibration/estimators.h"
 #include "calibration/resolve.h"
 
 using namespace qwenbench;
 using namespace qwenbench::calibration;
-using Kind = backend::KvObserver::Kind;
 using workload::Request;
 
 namespace {
@@ -90,14 +90,14 @@ TEST_CASE("all requests of the set are seen") {
   CHECK(collect_statistics(run, statistics, requests_of({1, 2, 448, 4, 5}), [&] { ++finished; }));
   CHECK(finished == 5);
   CHECK(statistics.of(Kind::kKey, 1).total() == 5);
-  CHECK(absmax_scales(statistics, "tensor").layers[1].k == std::vector<float>{1.0f});
+  CHECK(estimate_scales(statistics, {}).layers[1].k == std::vector<float>{1.0f});
 }
 
 TEST_CASE("NaN names layer and request, also where another request shared the step") {
   KvStatistics statistics(2, 1, 1);
   FakeRun run(statistics);
   CHECK_THROWS_WITH_AS(collect_statistics(run, statistics, requests_of({1, 2, 3, 13, 5})),
-                       doctest::Contains("layer 1 is NaN or infinite for request q13;"), InputError);
+                       doctest::Contains("layer 1 is NaN or infinite at token 0 of request q13;"), InputError);
 }
 
 TEST_CASE("a request that can never run is named; Ctrl-C ends the run") {

@@ -457,6 +457,26 @@ inline void check_device_nans(const DeviceFactory& make, int size) {
   }
 }
 
+/// The last rank comes late: the others have waited for it.
+inline void check_device_seconds(const DeviceFactory& make, int size) {
+  constexpr double kLate = 0.05;
+  require_no_errors(on_devices(make, size, [&](DeviceRank& mine) {
+    OnDevice<std::uint16_t> values(Bits(1000, 0), mine.stream);
+    mine.host.barrier();
+    mine.comm.all_reduce(values.bf16(), 1000, mine.stream);
+    mine.comm.synchronize(mine.stream);
+    const double before = mine.comm.seconds().value();
+    CHECK(before > 0);
+    mine.host.barrier();
+    if (mine.comm.rank() == size - 1) std::this_thread::sleep_for(std::chrono::duration<double>(kLate));
+    mine.comm.all_reduce(values.bf16(), 1000, mine.stream);
+    mine.comm.synchronize(mine.stream);
+    const double took = mine.comm.seconds().value() - before;
+    if (mine.comm.rank() != size - 1) CHECK(took > kLate / 2);
+    mine.host.barrier();
+  }));
+}
+
 /// The last rank aborts instead of coming: all others throw, then and later.
 inline void check_device_abort(const DeviceFactory& make, int size) {
   const auto errors = on_devices(make, size, [&](DeviceRank& mine) {

@@ -33,6 +33,10 @@ comm::DeviceFactory nccl() {
   return [](std::shared_ptr<comm::Communicator> host) { return comm::make_nccl(std::move(host)); };
 }
 
+comm::DeviceFactory through_host() {
+  return [](std::shared_ptr<comm::Communicator> host) { return comm::make_host(std::move(host)); };
+}
+
 /// Two devices without peer access: p2p cannot be tested across them.
 bool have_peers() {
   const std::vector<int> devices = {0, 1 % comm::device_count()};
@@ -120,6 +124,24 @@ TEST_CASE("p2p: bad arguments are refused") {
   }));
 }
 
+TEST_CASE("through the host: the same suite") {
+  if (!have_device()) return;
+  for (const int size : {2, 3}) {
+    CAPTURE(size);
+    comm::check_device_all_reduce(through_host(), size);
+    comm::check_device_all_gather(through_host(), size);
+    comm::check_device_add_norm(through_host(), size, false);  // the sum is rounded before the addition
+    comm::check_device_abort(through_host(), size);
+  }
+  comm::check_device_nans(through_host(), 2);
+  comm::check_device_seconds(through_host(), 2);
+}
+
+TEST_CASE("p2p: time in collectives counts the wait for a late rank") {
+  if (!have_device() || !have_peers()) return;
+  comm::check_device_seconds(p2p(), 2);
+}
+
 TEST_CASE("NCCL: the same suite") {
   if (!have_device()) return;
   if (!comm::has_nccl()) {
@@ -140,7 +162,8 @@ TEST_CASE("the choice between them") {
   if (!have_device()) return;
   const std::vector<int> one = {0}, shared = {0, 0};
   CHECK(comm::choose_all_reduce("auto", one).kind == comm::AllReduce::kNone);
-  CHECK(comm::choose_all_reduce("auto", shared).kind == comm::AllReduce::kP2p);
+  CHECK(comm::choose_all_reduce("auto", shared).kind == comm::AllReduce::kHost);
+  CHECK(comm::choose_all_reduce("host", shared).kind == comm::AllReduce::kHost);
   CHECK(comm::choose_all_reduce("p2p", shared).kind == comm::AllReduce::kP2p);
   CHECK_THROWS_AS(comm::choose_all_reduce("nccl", shared), DeviceError);  // one GPU for two ranks
   if (comm::device_count() < 2) return;

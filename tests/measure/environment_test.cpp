@@ -1,3 +1,4 @@
+#include "base/wsl.h"
 #include "measure/environment.h"
 
 #include <doctest/doctest.h>
@@ -18,9 +19,9 @@ TEST_CASE("environment: what /proc/cpuinfo says") {
 }
 
 TEST_CASE("environment: WSL by its kernel") {
-  CHECK(measure::is_wsl("Linux version 5.15.153.1-microsoft-standard-WSL2 (root@x)"));
-  CHECK(measure::is_wsl("Linux version 4.4.0-19041-Microsoft"));
-  CHECK_FALSE(measure::is_wsl("Linux version 6.1.0-18-amd64 (debian-kernel@lists.debian.org)"));
+  CHECK(qwenbench::is_wsl("Linux version 5.15.153.1-microsoft-standard-WSL2 (root@x)"));
+  CHECK(qwenbench::is_wsl("Linux version 4.4.0-19041-Microsoft"));
+  CHECK_FALSE(qwenbench::is_wsl("Linux version 6.1.0-18-amd64 (debian-kernel@lists.debian.org)"));
 }
 
 TEST_CASE("environment: this host") {

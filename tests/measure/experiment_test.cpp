@@ -11,6 +11,8 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "measure/calibrate_kv.h"
+#include "measure/findings.h"
 #include "measure/variants.h"
 #include "report/result_file.h"
 
@@ -67,6 +69,11 @@ void check_scale_rows(const report::VariantResult& variant, const std::string& m
     if (method == "absmax") CHECK(row.k_scale[0] == doctest::Approx(*row.k_amax / 448));
     if (method == "absmax") CHECK(*row.k_saturated == 0);
     CHECK(row.k_snr_db.has_value());
+    CHECK(*row.k_norm_bound >= *row.k_amax);
+    REQUIRE(row.heads.has_value());
+    CHECK(row.heads->size() == 2);  // two KV heads, and no pictures in these two requests
+    CHECK(std::max((*row.heads)[0].k_amax, (*row.heads)[1].k_amax) == *row.k_amax);
+    CHECK((*row.heads)[0].input == "text");
   }
 }
 
@@ -123,15 +130,20 @@ TEST_CASE("an experiment from profile to result file") {
   CHECK(ran.err.find("results written to ") != std::string::npos);
 }
 
-TEST_CASE("two runs score the same bits") {
+TEST_CASE("two runs score the same bits, whatever the batches, chunks and ranks; with FP8 attention, too") {
   const Folder folder;
-  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2"};
-  const Ran first = run(folder, sets);
-  const Ran second = run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2",
-                                  "engine.max_num_batched_tokens=100", "engine.max_num_seqs=2"});
-  for (std::size_t v = 0; v < 3; ++v) {
-    CHECK(first.result.variants[v].quality->kld.mean == second.result.variants[v].quality->kld.mean);
-    CHECK(first.result.variants[v].kv_scales.sha256 == second.result.variants[v].kv_scales.sha256);
+  for (const std::string attention : {"auto", "fp8"}) {
+    const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2",
+                                        "engine.attention_dtype=" + attention};
+    auto others = sets;
+    others.insert(others.end(),
+                  {"engine.max_num_batched_tokens=100", "engine.max_num_seqs=2", "engine.tensor_parallel_size=2"});
+    const Ran first = run(folder, sets);
+    const Ran second = run(folder, others);
+    for (std::size_t v = 0; v < 3; ++v) {
+      CHECK(first.result.variants[v].quality->kld.mean == second.result.variants[v].quality->kld.mean);
+      CHECK(first.result.variants[v].kv_scales.sha256 == second.result.variants[v].kv_scales.sha256);
+    }
   }
 }
 
@@ -185,6 +197,47 @@ TEST_CASE("a missed slo is exit 1, an unknown one is refused before any work") {
   CHECK_THROWS_AS(run(folder, {"slo=[{\"metric\": \"ttft_s\", \"max\": 1}]"}), InputError);
 }
 
+TEST_CASE("shared prefixes: which requests found theirs in the cache, and how long each kind took") {
+  const Folder folder;
+  const std::vector<std::string> sets{"workload.trials=1",
+                                      "workload.num_prompts=6",
+                                      "workload.shared_prefix.groups=2",
+                                      "workload.shared_prefix.tokens=64",
+                                      "workload.max_concurrency=1",
+                                      "quality.dataset=\"\"",
+                                      "calibration.num_samples=1"};
+  std::vector<std::string> cached = sets;
+  cached.push_back("engine.enable_prefix_caching=true");
+  const Ran ran = run(folder, cached);
+  for (const report::VariantResult& variant : ran.result.variants) {
+    REQUIRE(variant.summary.prefix);
+    CHECK(*variant.summary.prefix->request_hit_rate == doctest::Approx(4.0 / 6));  // the first of each group misses
+    CHECK(variant.summary.prefix->ttft_hit.n == 4);
+    CHECK(variant.summary.prefix->ttft_miss.n == 2);
+    for (std::size_t i = 0; i < 6; ++i) CHECK(variant.requests[i].cached_tokens.value_or(-1) == (i < 2 ? 0 : 64));
+  }
+  CHECK_FALSE(run(folder, sets).result.variants[0].summary.prefix);
+}
+
+TEST_CASE("runs that share weights load them once, and compute the same") {
+  const Folder folder;
+  const std::vector<std::string> sets{"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2"};
+  SharedModel shared;
+  RunOptions options;
+  options.shared = &shared;
+  const Ran first = run(folder, sets, options);
+  const auto* model = shared.model.get();
+  CHECK(model != nullptr);
+  const Ran second =
+      run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2", "engine.max_num_seqs=2"},
+          options);
+  CHECK(shared.model.get() == model);
+  CHECK(second.result.variants[1].quality->kld.mean == first.result.variants[1].quality->kld.mean);
+  run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2", "engine.cpu_threads=1"},
+      options);
+  CHECK(shared.model.get() != model);
+}
+
 TEST_CASE("no place to write is found out first") {
   const Folder folder;
   std::ofstream(folder.path / "file") << "x";
@@ -204,4 +257,63 @@ TEST_CASE("the noise floor is scored with other steps and other batches") {
   CHECK(noise_floor_options(engine).max_num_seqs == 10);
   engine.enable_chunked_prefill = false;  // a prompt must fit one step
   CHECK(noise_floor_options(engine).max_num_batched_tokens == 512);
+}
+
+TEST_CASE("every warning about scales carries what it cost, or would") {
+  const Folder folder;
+  const std::vector<std::string> small{"workload.trials=1", "workload.num_prompts=1"};
+  const auto find = [](const report::Result& result, const std::string& code) {
+    for (const report::Warning& warning : result.warnings) {
+      if (warning.code == code) return warning.measured_impact.value_or("not measured");
+    }
+    return std::string("no such warning");
+  };
+  const Ran plain = run(folder, small);
+  CHECK(find(plain.result, "KV_SCALE_UNIT").find("KL divergence from reference") == 0);
+  CHECK(find(plain.result, "Q_PROB_SCALE_UNIT").find("FP8 attention would change KL divergence") == 0);
+  CHECK(find(plain.result, "Q_SCALE_FROM_K").find("with q_scale 1") != std::string::npos);
+  auto in_use = small;
+  in_use.push_back("engine.attention_dtype=fp8");
+  const Ran fp8 = run(folder, in_use);
+  CHECK(find(fp8.result, "Q_PROB_SCALE_UNIT").find("FP8 attention changes KL divergence") == 0);
+  CHECK(find(fp8.result, "Q_SCALE_FROM_K") == "no such warning");  // calibration brings q_scale
+  CHECK(fp8.result.variants[2].kv_scales.layers[0].q_scale.has_value());
+  CHECK(fp8.result.variants[2].kv_scales.layers[0].prob_scale == 0.00390625);
+  CHECK(*fp8.result.variants[1].quality->kld.mean != *plain.result.variants[1].quality->kld.mean);
+  CHECK(*fp8.result.variants[0].quality->kld.mean == 0);  // a BF16 cache is not touched
+}
+
+TEST_CASE("calibrate-kv: Ctrl-C leaves no scale file, and the next run is whole") {
+  const Folder folder;
+  const auto profile = profile::parse_profile(kProfile, "test.json", folder.path, {"calibration.num_samples=20"});
+  CalibrateKvOptions options;
+  options.output = folder.path / "scales.json";
+  std::ostringstream out, err;
+  set_interrupted(true);
+  CHECK(calibrate_kv(profile, options, out, err) == 130);
+  set_interrupted(false);
+  CHECK(out.str().empty());
+  CHECK_FALSE(std::filesystem::exists(*options.output));
+  CHECK(calibrate_kv(profile, options, out, err) == 0);
+  CHECK(std::filesystem::exists(*options.output));
+  CHECK(out.str().find("20 of 20 requests") != std::string::npos);
+}
+
+TEST_CASE("P2P_UNAVAILABLE: collectives bound what peer access could gain; a CPU has neither") {
+  profile::Profile profile;
+  profile.variants = {{"reference", profile::KvCacheDtype::kBFloat16, "unit"}};
+  profile.engine.tensor_parallel_size = 2;
+  const std::vector<PreparedVariant> variants{{profile.variants[0], std::nullopt}};
+  report::Result result;
+  result.variants.resize(1);
+  result.variants[0].summary.comm_share = 0.125;
+  CHECK(find_warnings(profile, variants, result, {}).empty());
+  result.environment.devices.resize(2);
+  result.environment.p2p = true;
+  CHECK(find_warnings(profile, variants, result, {}).empty());
+  result.environment.p2p = false;
+  const auto warnings = find_warnings(profile, variants, result, {});
+  REQUIRE(warnings.size() == 1);
+  CHECK(warnings[0].code == "P2P_UNAVAILABLE");
+  CHECK(warnings[0].measured_impact.value_or("").find("at most 12.5 %") == 0);
 }

@@ -20,8 +20,11 @@ class FakeTarget : public Target {
     int max_running = 1000;
     std::int32_t first_token = 100;
     std::function<void(int step)> on_step;
+    std::vector<double> collective_s = {};  // of each rank, in a step
   };
-  explicit FakeTarget(Options options) : options_(std::move(options)) {}
+  explicit FakeTarget(Options options) : options_(std::move(options)) {
+    counters_.collective_seconds.assign(options_.collective_s.size(), 5.0);  // since long before
+  }
   FakeTarget() : FakeTarget(Options{}) {}
 
   double now() override { return now_; }
@@ -54,6 +57,8 @@ class FakeTarget : public Target {
     events.steps.push_back({begin, now_, prefill, decode, 0});
     std::erase_if(running_, [](const Running& r) { return r.done == r.max_tokens; });
     counters_.preemptions += 1;
+    for (std::size_t rank = 0; rank < options_.collective_s.size(); ++rank)
+      counters_.collective_seconds[rank] += options_.collective_s[rank];
     ++steps;
     if (options_.on_step) options_.on_step(steps);
   }

@@ -114,3 +114,17 @@ TEST_CASE("no requests: nothing happens") {
   CHECK(outcome.requests.empty());
   CHECK(outcome.trial.duration == 0);
 }
+
+TEST_CASE("the share of collectives: of the step time, mean, least and most over ranks") {
+  FakeTarget::Options options;
+  options.step_s = 2;
+  options.collective_s = {0.5, 0.1};
+  FakeTarget target(options);
+  const std::vector<workload::Request> requests = {request_of("a", 3), request_of("b", 3, 100)};  // idle in between
+  const TrialOutcome outcome = run_trial(target, requests, {});
+  CHECK(*outcome.trial.comm_share == doctest::Approx(0.15));
+  CHECK(*outcome.trial.comm_share_min == doctest::Approx(0.05));
+  CHECK(*outcome.trial.comm_share_max == doctest::Approx(0.25));
+  FakeTarget alone;
+  CHECK_FALSE(run_trial(alone, requests, {}).trial.comm_share);
+}

@@ -106,6 +106,23 @@ TEST_CASE("dummy weights: all expected tensors are there, finite, norms near 1")
   }
 }
 
+TEST_CASE("dummy weights written as a checkpoint are the same weights") {
+  TemporaryFolder folder, out;
+  write_config(folder.path(), packed_form(false, nullptr));
+  int shards = 0;
+  write_dummy_checkpoint(folder.path(), out.path() / "made", 7, 100000, [&](std::size_t) { ++shards; });
+  CHECK(shards > 1);
+  const auto dummy = make_dummy_weights(folder.path(), 7);
+  const auto written = open_checkpoint(out.path() / "made");
+  CHECK(written->total_bytes() == dummy->total_bytes());
+  for (const TensorSpec& spec : expected_tensors(dummy->config())) {
+    const TensorView a = dummy->tensor(spec.name, spec.shape), b = written->tensor(spec.name, spec.shape);
+    REQUIRE(a.dtype == b.dtype);
+    CHECK(std::memcmp(a.data, b.data, a.bytes()) == 0);
+  }
+  CHECK_THROWS_AS(write_dummy_checkpoint(folder.path(), folder.path() / "config.json" / "x", 7), InputError);
+}
+
 TEST_CASE("dummy weights: threads that ask for one tensor at once get the same") {
   const auto weights = make_dummy_weights(kFixtures / "hf-bf16-sharded", 3);
   const std::int64_t shape[] = {256, 64};

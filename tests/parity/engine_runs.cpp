@@ -49,7 +49,9 @@ std::vector<float> forward(engine::Model& model, const Case& c, profile::KvCache
   step.output_rows = rows;
   std::vector<float> hidden(c.ids.size() * static_cast<std::size_t>(model.config().text.hidden_size));
   model.run([&](backend::Executor& executor, int rank) {
-    const auto cache = executor.make_cache({dtype, static_cast<int>(blocks.size()), kBlockSize, c.scales});
+    const backend::KvCacheOptions cache_options{dtype, static_cast<int>(blocks.size()), kBlockSize, c.scales, {},
+                                                false};
+    const auto cache = executor.make_cache(cache_options);
     std::vector<std::shared_ptr<const backend::VisualFeatures>> pictures;
     for (const auto& image : c.images) pictures.push_back(executor.encode(*image));
     executor.execute(step, *cache, pictures);

@@ -82,6 +82,13 @@ report::VariantResult variant(const char* name, const char* dtype, const char* m
       scales.v_scale = {0.125};
       scales.k_amax = 200;
       scales.k_saturated = 0;
+      scales.k_norm_bound = 300;
+      report::HeadDiagnostics head;
+      head.head = 1;
+      head.input = "image";
+      head.k_amax = 200;
+      head.v_saturated = 0.25;
+      scales.heads = {head};
       v.kv_scales.layers.push_back(scales);
     }
   }

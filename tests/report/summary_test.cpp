@@ -81,6 +81,25 @@ TEST_CASE("timing summary by hand") {
   CHECK_FALSE(v.trials[1].summary.ttft.std);
 }
 
+TEST_CASE("prefix cache: TTFT on a hit and on a miss") {
+  VariantResult v = example();
+  v.requests[0].cached_tokens = 16;
+  v.requests[1].cached_tokens = 0;
+  v.requests[2].cached_tokens = 8;
+  report::summarize(v, {});
+  REQUIRE(v.summary.prefix);
+  CHECK(*v.summary.prefix->ttft_hit.median == Approx(150));
+  CHECK(v.summary.prefix->ttft_hit.n == 2);
+  CHECK(*v.summary.prefix->ttft_miss.median == Approx(300));
+  CHECK(*v.summary.prefix->request_hit_rate == Approx(2.0 / 3));
+  CHECK(*v.trials[1].summary.prefix->request_hit_rate == 1);
+  CHECK(*report::metric_value(v, "median_ttft_hit_ms") == Approx(150));
+  for (report::Trial& t : v.trials) t.prefix_queried_tokens = 0;  // no prefix caching
+  report::summarize(v, {});
+  CHECK_FALSE(v.summary.prefix);
+  CHECK_FALSE(report::metric_value(v, "median_ttft_hit_ms"));
+}
+
 TEST_CASE("goodput: every limit on requests, and only those") {
   VariantResult v = example();
   report::summarize(v, std::vector<report::SloLimit>{{"ttft_ms", "p50", 250, {}}, {"output_throughput", "", {}, 1e9}});

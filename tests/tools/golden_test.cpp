@@ -36,6 +36,10 @@ TEST_CASE("--help is pinned") {
   CHECK(run.code == 0);
   CHECK(run.err.empty());
   check_golden("run-help.txt", run.out);
+  const auto calibrate = run_process("qwenbench calibrate-kv --help");
+  CHECK(calibrate.code == 0);
+  CHECK(calibrate.err.empty());
+  check_golden("calibrate-kv-help.txt", calibrate.out);
 }
 
 TEST_CASE("--version") {

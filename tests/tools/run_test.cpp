@@ -19,8 +19,11 @@ const std::string kSmall =
 
 TEST_CASE("run: a table on stdout, a result file, exit 0; nothing on stderr with --quiet but the file's name") {
   const auto file = std::filesystem::temp_directory_path() / ("qwenbench-run-" + std::to_string(::getpid()) + ".json");
-  const auto run = run_process(kSmall + "-q -o " + file.string());
+  const auto document = std::filesystem::path(file).replace_extension(".md");
+  const auto run = run_process(kSmall + "-q -o " + file.string() + " --report " + document.string());
   CHECK(run.code == 0);
+  CHECK(std::filesystem::file_size(document) > 1000);
+  std::filesystem::remove(document);
   CHECK(run.out.find("calibrated") != std::string::npos);
   CHECK(run.out.find("verdict") != std::string::npos);
   CHECK(run.err.find("error") == std::string::npos);

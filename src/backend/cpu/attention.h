@@ -66,6 +66,18 @@ void unpack_tile(const AttentionArgs& a, int tile, float* keys, float* values) {
   }
 }
 
+/// e4m3(weight / scale) as a float, of 16 weights from 0 to 1.
+QB_INLINE void round_to_e4m3(float* weight, float scale) {
+  for (int i = 0; i < kTokenTile; ++i) {
+    const float x = weight[i] / scale;
+    const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+    const uint32_t normal = (bits + 0x7ffffu + ((bits >> 20) & 1u)) & ~0xfffffu;  // 3 bits of mantissa, ties to even
+    const float subnormal = (x + 24576.0f) - 24576.0f;                            // below 2^-6: multiples of 2^-9
+    const float rounded = x < 0x1p-6f ? subnormal : __builtin_bit_cast(float, normal);
+    weight[i] = rounded > 448.0f ? 448.0f : rounded;
+  }
+}
+
 /// Masks and scales one tile's scores of one row, moves the row's running maximum and sum, and leaves the weights.
 QB_INLINE void update_row(const AttentionArgs& a, const AttentionScratch& s, int row, int first_key, F32x16 score,
                           float* weight) {
@@ -87,6 +99,7 @@ QB_INLINE void update_row(const AttentionArgs& a, const AttentionScratch& s, int
   const F32x16 p = exp(sub(masked, set1(s.maximum[row])));
   s.sum[row] += reduce_add(p);
   store(weight, p);
+  if (a.prob_scale > 0) round_to_e4m3(weight, a.prob_scale);
 }
 
 /// Rows [row, row + kRows) against one tile of keys whose first position is first_key.
@@ -259,7 +272,11 @@ void attention_form(const AttentionArgs& a) {
     attend_unpacked<kForm>(a, s, tiles);
   for (int r = 0; r < a.rows; ++r) {
     const F32x16 total = set1(s.sum[r]);
-    for (int i = 0; i < d; i += kLanes) store(a.out_rows[r] + i, div(load(s.out + int64_t{r} * d + i), total));
+    for (int i = 0; i < d; i += kLanes) {
+      F32x16 sum = load(s.out + int64_t{r} * d + i);
+      if (a.prob_scale > 0) sum = mul(sum, set1(a.out_scale));
+      store(a.out_rows[r] + i, div(sum, total));
+    }
   }
 }
 

@@ -37,6 +37,7 @@ class CpuExecutor : public Executor {
                std::span<const std::shared_ptr<const VisualFeatures>> pictures) override;
   void read_hidden(std::span<float> out) override;
   void logits(std::span<const float> hidden, int rows, std::span<float> out) override;
+  bool has_fp8_attention() const override { return true; }
   std::size_t weight_bytes() const override { return weight_bytes_; }
 
  private:

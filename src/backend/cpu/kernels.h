@@ -66,6 +66,10 @@ struct AttentionArgs {
   int kv_length = 0;
   int head_dim = 0;  // a multiple of 16
   float scale = 1;   // of the scores
+  // FP8 attention where prob_scale is above 0: weights are rounded to e4m3(weight / prob_scale), and outputs multiplied
+  // by out_scale. q_rows hold codes as floats, k_scale and v_scale are 1: their product with q_scale is in `scale`, and
+  // v_scale * prob_scale is out_scale.
+  float prob_scale = 0, out_scale = 1;
   // Queries: row r reads q_rows[r] and writes out_rows[r], [head_dim] each; it sees keys 0..last_key[r].
   int rows = 0;  // at most kQueryBlock
   const float* const* q_rows = nullptr;

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -29,6 +30,14 @@ float scale_of_head(const std::vector<float>& scales, int head, int num_heads, i
                                scales.size(), num_heads));
 }
 
+/// One scale for the queries of a KV head: where each query head has its own, the largest saturates nothing.
+float query_scale(const std::vector<float>& scales, int head, const model::TextConfig& text, int layer) {
+  if (static_cast<int>(scales.size()) != text.num_heads || text.num_heads == text.num_kv_heads)
+    return scale_of_head(scales, head, text.num_kv_heads, layer);
+  const int group = text.num_heads / text.num_kv_heads;
+  return *std::max_element(scales.begin() + head * group, scales.begin() + (head + 1) * group);
+}
+
 }  // namespace
 
 CpuKvCache::Pages::Pages(std::size_t bytes) : bytes_(bytes) {
@@ -43,6 +52,7 @@ CpuKvCache::Pages::~Pages() { ::munmap(data_, bytes_); }
 
 CpuKvCache::CpuKvCache(const graph::Plan& plan, int rank, const KvCacheOptions& options)
     : form_(form_of(options.dtype)),
+      fp8_attention_(options.fp8_attention && form_ == CacheForm::kE4M3),
       element_(form_ == CacheForm::kF32    ? 4
                : form_ == CacheForm::kBF16 ? 2
                                            : 1),
@@ -54,22 +64,31 @@ CpuKvCache::CpuKvCache(const graph::Plan& plan, int rank, const KvCacheOptions& 
     throw InputError(fmt::format("block_size {}: the CPU backend takes multiples of {}", block_size_, kTokenTile));
   tile_bytes_ = std::int64_t{head_dim_} * kTokenTile * element_;
   head_bytes_ = std::int64_t{options.num_blocks} * (block_size_ / kTokenTile) * tile_bytes_;
-  scales_.resize(static_cast<std::size_t>(text.num_layers) * heads_);
-  if (form_ == CacheForm::kE4M3 && !options.scales.empty()) {
-    if (static_cast<int>(options.scales.size()) != text.num_layers)
-      throw InputError(
-          fmt::format("{} layers of KV scales for a model of {} layers", options.scales.size(), text.num_layers));
-    for (int layer = 0; layer < text.num_layers; ++layer) {
-      for (int h = 0; h < heads_; ++h) {
-        const int head = plan.ranks > text.num_kv_heads ? rank / (plan.ranks / text.num_kv_heads) : rank * heads_ + h;
-        scales_[layer * heads_ + h] = {scale_of_head(options.scales[layer].k, head, text.num_kv_heads, layer),
-                                       scale_of_head(options.scales[layer].v, head, text.num_kv_heads, layer)};
-      }
-    }
-  }
+  scales_ = local_scales(plan, rank, options.scales);
+  read_scales_ = options.read_scales.empty() ? scales_ : local_scales(plan, rank, options.read_scales);
   const std::size_t bytes = static_cast<std::size_t>(std::max<std::int64_t>(1, head_bytes_ * heads_ * text.num_layers));
   keys_ = std::make_unique<Pages>(bytes);
   values_ = std::make_unique<Pages>(bytes);
+}
+
+std::vector<CpuKvCache::Scale> CpuKvCache::local_scales(const graph::Plan& plan, int rank,
+                                                        const std::vector<model::LayerKvScales>& layers) const {
+  const auto& text = plan.config.text;
+  std::vector<Scale> scales(static_cast<std::size_t>(text.num_layers) * heads_);
+  if (form_ != CacheForm::kE4M3 || layers.empty()) return scales;
+  if (static_cast<int>(layers.size()) != text.num_layers)
+    throw InputError(fmt::format("{} layers of KV scales for a model of {} layers", layers.size(), text.num_layers));
+  for (int layer = 0; layer < text.num_layers; ++layer) {
+    for (int h = 0; h < heads_; ++h) {
+      const int head = plan.ranks > text.num_kv_heads ? rank / (plan.ranks / text.num_kv_heads) : rank * heads_ + h;
+      Scale& scale = scales[layer * heads_ + h];
+      scale.k = scale_of_head(layers[layer].k, head, text.num_kv_heads, layer);
+      scale.v = scale_of_head(layers[layer].v, head, text.num_kv_heads, layer);
+      if (layers[layer].q) scale.q = query_scale(*layers[layer].q, head, text, layer);
+      scale.prob = layers[layer].prob.value_or(scale.prob);
+    }
+  }
+  return scales;
 }
 
 void CpuKvCache::append(const Kernels& kernels, int layer, int local_head, std::int64_t slot, const float* k,
@@ -102,9 +121,17 @@ void CpuKvCache::describe(int layer, int local_head, AttentionArgs& args) const 
   args.tiles_per_block = block_size_ / kTokenTile;
   args.block_stride = args.tiles_per_block * tile_bytes_;
   args.tile_stride = tile_bytes_;
-  args.k_scale = scales_[layer * heads_ + local_head].k;
-  args.v_scale = scales_[layer * heads_ + local_head].v;
   args.head_dim = head_dim_;
+  const Scale& scale = read_scales_[layer * heads_ + local_head];
+  args.scale = 1.0f / std::sqrt(static_cast<float>(head_dim_));
+  if (!fp8_attention_) {
+    args.k_scale = scale.k;
+    args.v_scale = scale.v;
+    return;
+  }
+  args.scale *= scale.q * scale.k;
+  args.prob_scale = scale.prob;
+  args.out_scale = scale.prob * scale.v;
 }
 
 std::vector<std::byte> CpuKvCache::stored(int layer, std::int64_t slot, int local_head, bool key) const {

@@ -20,10 +20,12 @@ class CpuKvCache : public KvCache {
   /// Stores K and V [head_dim] of one token.
   void append(const Kernels& kernels, int layer, int local_head, std::int64_t slot, const float* k, const float* v);
 
-  /// Fills in where the keys of a layer and head lie.
+  /// Fills in where the keys of a layer and head lie, and how they are scaled.
   void describe(int layer, int local_head, AttentionArgs& args) const;
 
   int block_size() const { return block_size_; }
+  bool fp8_attention() const { return fp8_attention_; }
+  float q_scale(int layer, int local_head) const { return read_scales_[layer * heads_ + local_head].q; }
 
  private:
   std::int64_t head_offset(int layer, int local_head) const {
@@ -45,14 +47,18 @@ class CpuKvCache : public KvCache {
     std::size_t bytes_;
   };
   struct Scale {
-    float k = 1, v = 1;
+    float k = 1, v = 1, q = 1, prob = 0x1p-8f;
   };
+  /// [layer][local head] of `layers` (empty: 1).
+  std::vector<Scale> local_scales(const graph::Plan& plan, int rank,
+                                  const std::vector<model::LayerKvScales>& layers) const;
 
   CacheForm form_;
+  bool fp8_attention_;
   int element_;  // bytes
   int head_dim_, heads_, block_size_;
   std::int64_t tile_bytes_, head_bytes_;
-  std::vector<Scale> scales_;  // [layer][local head]
+  std::vector<Scale> scales_, read_scales_;  // [layer][local head]
   std::unique_ptr<Pages> keys_, values_;
 };
 

@@ -78,6 +78,28 @@ void run(RankContext&, Activations& acts, const TextStep& step, const graph::Pla
   }
 }
 
+namespace {
+
+void show(KvObserver& observer, RankContext& context, Activations& acts, const TextStep& step,
+          const graph::QkNormRopeAppend& op) {
+  using Kind = KvObserver::Kind;
+  const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads,
+            kv_heads = context.plan.local_kv_heads, tokens = acts.rows(op.qkv);
+  const std::int64_t width = acts.width(op.qkv);
+  const int copies = std::max(1, context.plan.ranks / context.plan.config.text.num_kv_heads);
+  const auto show_heads = [&](Kind kind, const float* first, int count, int global, std::int64_t stride) {
+    if (!observer.wants(kind)) return;
+    for (int h = 0; h < count; ++h)
+      observer.observe(kind, op.layer, global + h, first + h * d, tokens, stride, step.is_image);
+  };
+  const float* k = acts.data(op.qkv) + heads * d;
+  show_heads(Kind::kKey, k, kv_heads, context.rank / copies * kv_heads, width);
+  show_heads(Kind::kValue, k + kv_heads * d, kv_heads, context.rank / copies * kv_heads, width);
+  show_heads(Kind::kQuery, acts.data(op.q_out), heads, context.rank * heads, acts.width(op.q_out));
+}
+
+}  // namespace
+
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::QkNormRopeAppend& op) {
   const int d = context.plan.config.text.head_dim, heads = context.plan.local_heads,
             kv_heads = context.plan.local_kv_heads;
@@ -107,16 +129,7 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
       }
     }
   });
-  if (!step.input->observer) return;
-  const int all_kv_heads = context.plan.config.text.num_kv_heads;
-  const int copies = std::max(1, context.plan.ranks / all_kv_heads);
-  for (int h = 0; h < kv_heads; ++h) {
-    const float* k = qkv + (heads + h) * d;
-    const int head = context.rank / copies * kv_heads + h, tokens = acts.rows(op.qkv);
-    step.input->observer->observe(KvObserver::Kind::kKey, op.layer, head, k, tokens, width, step.is_image);
-    step.input->observer->observe(KvObserver::Kind::kValue, op.layer, head, k + kv_heads * d, tokens, width,
-                                  step.is_image);
-  }
+  if (step.input->observer) show(*step.input->observer, context, acts, step, op);
 }
 
 namespace {
@@ -149,6 +162,17 @@ std::vector<QueryTask> query_tasks(const TextStep& step, graph::Rows rows, int n
   return tasks;
 }
 
+/// Lets `rows` point to e4m3(bf16(q) / scale), kept as floats in `out` [count, width].
+void round_queries(const Kernels& kernels, const float** rows, int count, int width, float scale, float* out) {
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(width));
+  for (int row = 0; row < count; ++row) {
+    kernels.encode(CacheForm::kE4M3, rows[row], scale, codes.data(), width);
+    float* rounded = out + std::int64_t{row} * width;
+    std::transform(codes.begin(), codes.end(), rounded, [](std::uint8_t code) { return e4m3_to_float(code); });
+    rows[row] = rounded;
+  }
+}
+
 }  // namespace
 
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::PagedAttention& op) {
@@ -175,17 +199,20 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
     step.cache->describe(op.layer, task.kv_head, args);
     args.blocks = sequence.blocks.data();
     args.kv_length = sequence.kv_length;
-    args.scale = 1.0f / std::sqrt(static_cast<float>(d));
     args.rows = task.end - task.begin;
     args.q_rows = q_rows;
     args.out_rows = out_rows;
     args.last_key = last_key;
     args.scratch = scratch;
+    if (step.cache->fp8_attention()) {
+      const float q_scale = step.cache->q_scale(op.layer, task.kv_head);
+      round_queries(context.kernels, q_rows, args.rows, d, q_scale, scratch + attention_scratch_floats(d));
+    }
     context.kernels.attention(args);
   };
   std::atomic<std::size_t> next{0};
   const auto work = [&](int thread) {
-    float* scratch = context.scratch_of(thread, attention_scratch_floats(d));
+    float* scratch = context.scratch_of(thread, attention_scratch_floats(d) + std::int64_t{kQueryBlock} * d);
     for (std::size_t i = next++; i < tasks.size(); i = next++) attend(tasks[i], scratch);
   };
   if (tasks.size() < 2)

@@ -4,7 +4,10 @@
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 
+#include <array>
+#include <cstdint>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "backend/cuda/device_memory.h"
@@ -23,6 +26,11 @@ class DenseGemm {
   void multiply(const __nv_bfloat16* x, const __nv_bfloat16* w, void* y, bool y_is_float, int m, int n, int k,
                 cudaStream_t stream);
 
+  /// Runs the product once if its kernel may not be loaded yet: cuBLASLt loads a kernel when it is first wanted, for
+  /// which the driver may wait for the device. y becomes undefined.
+  void load(const __nv_bfloat16* x, const __nv_bfloat16* w, void* y, bool y_is_float, int m, int n, int k,
+            cudaStream_t stream);
+
  private:
   struct Product {  // what cuBLASLt needs to know of one shape
     cublasLtMatmulDesc_t operation = nullptr;
@@ -34,6 +42,7 @@ class DenseGemm {
   cublasLtHandle_t handle_ = nullptr;
   DeviceArray<std::byte> workspace_;
   std::map<std::tuple<bool, int, int, int>, Product> products_;
+  std::set<std::pair<bool, std::array<std::uint64_t, 8>>> loaded_;  // algorithms that load() has run
 };
 
 }  // namespace qwenbench::backend::cuda

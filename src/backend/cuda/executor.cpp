@@ -10,6 +10,7 @@
 #include "kernels/activation.h"
 #include "kernels/decode_attention.h"
 #include "kernels/prefill_attention.h"
+#include "kernels/read_bandwidth.h"
 #include "kernels/rope_table.h"
 
 namespace qwenbench::backend {
@@ -42,12 +43,18 @@ class CudaExecutor : public Executor {
   void compare(std::span<const float> reference_hidden, std::span<const float> variant_hidden,
                std::span<const std::int32_t> targets, std::span<TokenScore> out) override;
   void synchronize() override;
+  std::string communicator() const override { return context_.comm ? context_.comm->name() : ""; }
+  std::optional<double> collective_seconds() override;
   std::size_t weight_bytes() const override { return weight_bytes_; }
+  std::size_t decode_weight_bytes() const override;
+  std::optional<double> read_bandwidth() const override { return read_bandwidth_; }
 
  private:
   void load(const model::WeightSource& source, const ExecutorOptions& options);
   void load_embedding(const model::WeightSource& source, LinearLoader& loader);
   void use_device() const { QWENBENCH_CUDA(cudaSetDevice(context_.device)); }
+  bool uses_graphs() const { return engine_.cuda_graphs && (!context_.comm || context_.comm->can_be_captured()); }
+  void load_products(const graph::Program& program, const Buffers& buffers);
   void prepare(const StepInput& input, const StepShape& shape);
   void run_text();
   void run_decode_graph(int batch);
@@ -64,7 +71,10 @@ class CudaExecutor : public Executor {
   std::uint64_t generation_ = 0;  // of the buffers that graphs were captured over
   bool top_queued_ = false;       // the step's graph has computed the largest logits already
   std::size_t weight_bytes_ = 0;
+  double read_bandwidth_ = 0;  // bytes a second
 };
+
+constexpr std::size_t kReadBytes = std::size_t{1} << 30;
 
 /// Makes the device current before anything is allocated on it.
 int on_device(int device) {
@@ -93,6 +103,7 @@ CudaExecutor::CudaExecutor(const graph::Plan& plan, const model::WeightSource& s
       text_(context_.plan.text),
       vision_(context_.plan.vision),
       engine_(options.engine) {
+  QWENBENCH_CUDA(kernels::measure_read_bandwidth(kReadBytes, read_bandwidth_));
   context_.comm = join_ranks(context_.host_comm, options.device, engine_.all_reduce);
   load(source, options);
   head_ = std::make_unique<Head>(context_);
@@ -142,6 +153,14 @@ void CudaExecutor::load_embedding(const model::WeightSource& source, LinearLoade
   weight_bytes_ += embedding_.rows.bytes();
 }
 
+std::size_t CudaExecutor::decode_weight_bytes() const {
+  std::size_t bytes = 0;
+  for (const graph::Program* program : {&context_.plan.text, &context_.plan.head})
+    for (const graph::Op& op : program->ops)
+      if (const auto* linear = std::get_if<graph::Linear>(&op)) bytes += context_.linears[linear->weight].bytes();
+  return bytes;
+}
+
 std::unique_ptr<KvCache> CudaExecutor::make_cache(const KvCacheOptions& options) {
   use_device();
   return std::make_unique<CudaKvCache>(context_.plan, context_.rank, context_.device, options);
@@ -154,6 +173,7 @@ std::shared_ptr<const VisualFeatures> CudaExecutor::encode(const workload::Image
   const int patches = image.grid_h * image.grid_w;
   vision_.set_rows(graph::Rows::kPatches, patches);
   vision_.set_rows(graph::Rows::kMerged, patches / config.merge_unit());
+  load_products(program, vision_);
   cuda::prepare(vision_pass_, context_, image, vision_.data(program.input));
   auto features = std::make_shared<CudaVisualFeatures>();
   features->device = context_.device;
@@ -184,12 +204,24 @@ std::shared_ptr<const VisualFeatures> CudaExecutor::encode(const workload::Image
   return features;
 }
 
+/// A library's kernels are loaded now rather than behind a collective, whose kernel the driver may wait for.
+void CudaExecutor::load_products(const graph::Program& program, const Buffers& buffers) {
+  if (!context_.kernels_wait()) return;
+  for (const graph::Op& op : program.ops) {
+    const auto* linear = std::get_if<graph::Linear>(&op);
+    if (!linear || buffers.rows(linear->out) == 0) continue;
+    context_.runner.load(context_.linears[linear->weight], buffers.data(linear->in), buffers.data(linear->out), false,
+                         buffers.rows(linear->out), context_.stream);
+  }
+}
+
 /// Everything that may take memory or depends on the host's data, before the operations are queued.
 void CudaExecutor::prepare(const StepInput& input, const StepShape& shape) {
   const auto& text = context_.plan.config.text;
   step_.input = &input;
   bool moved = text_.set_rows(graph::Rows::kTokens, shape.tokens);
   moved |= text_.set_rows(graph::Rows::kOutputs, shape.outputs);
+  load_products(context_.plan.text, text_);
   const auto angles = static_cast<std::size_t>(shape.tokens) * text.head_dim / 2;
   moved |= step_.cos.reserve(angles);
   moved |= step_.sin.reserve(angles);
@@ -207,6 +239,7 @@ void CudaExecutor::prepare(const StepInput& input, const StepShape& shape) {
         kernels::prefill_attention_workspace_bytes(step_.arrays.prefill.total_kv, step_.arrays.prefill.count,
                                                    step_.cache->block_size(), context_.plan.local_kv_heads));
   if (shape.decode_places > 0) moved |= head_->reserve(shape.outputs);
+  if (context_.kernels_wait()) head_->load_product(hidden(), shape.outputs);
   reserve_features(step_, static_cast<int>(context_.plan.vision.outputs.size()), text.hidden_size);
   if (input.observer) {
     const auto observed = static_cast<std::size_t>(shape.tokens) * context_.plan.local_kv_heads * text.head_dim;
@@ -266,6 +299,7 @@ void CudaExecutor::run_decode_graph(int batch) {
     }
     QWENBENCH_CUDA(cudaStreamEndCapture(context_.stream, &captured));
     graph = std::make_unique<Graph>(captured, generation_);
+    graph->upload(context_.stream);
     context_.meet();
     graph->launch(context_.stream);
   }
@@ -280,7 +314,7 @@ void CudaExecutor::execute(const StepInput& input, KvCache& cache,
   top_queued_ = false;
   const int tokens = static_cast<int>(input.tokens.size()), block_size = step_.cache->block_size();
   const int max_blocks = (step_.max_model_len + block_size - 1) / block_size;
-  const int batch = engine_.cuda_graphs && is_plain_decode(input) ? graph_batch(tokens) : 0;
+  const int batch = uses_graphs() && is_plain_decode(input) ? graph_batch(tokens) : 0;
   if (batch > 0) {
     prepare(input, {batch, batch, max_blocks, batch});
     context_.meet();
@@ -294,7 +328,7 @@ void CudaExecutor::execute(const StepInput& input, KvCache& cache,
 }
 
 void CudaExecutor::read_hidden(std::span<float> out) {
-  use_device();
+  synchronize();  // a peer's kernels wait for nothing more of this rank: memory may be taken
   float_hidden_.reserve(out.size());
   QWENBENCH_CUDA(kernels::to_float(hidden(), static_cast<long long>(out.size()), float_hidden_.get(), context_.stream));
   QWENBENCH_CUDA(
@@ -317,6 +351,12 @@ void CudaExecutor::compare(std::span<const float> reference_hidden, std::span<co
                            std::span<const std::int32_t> targets, std::span<TokenScore> out) {
   use_device();
   head_->compare(reference_hidden, variant_hidden, targets, out);
+}
+
+std::optional<double> CudaExecutor::collective_seconds() {
+  if (!context_.comm) return std::nullopt;
+  synchronize();
+  return context_.comm->seconds();
 }
 
 void CudaExecutor::synchronize() {

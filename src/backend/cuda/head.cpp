@@ -88,6 +88,12 @@ void Head::queue_top(const __nv_bfloat16* hidden, int rows) {
                                  context_.stream));
 }
 
+void Head::load_product(const __nv_bfloat16* hidden, int rows) {
+  if (rows == 0) return;
+  reserve(rows);
+  context_.runner.load(context_.linears[weight_], hidden, logits_.get(), true, rows, context_.stream);
+}
+
 void Head::top(std::span<std::int32_t> tokens) {
   context_.synchronize();
   std::vector<kernels::TopLogit> mine(tokens.size());

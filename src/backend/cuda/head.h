@@ -17,6 +17,8 @@ class Head {
   /// Queues logits of rows of `hidden` [rows, hidden_size] and their largest; no memory is taken where the last
   /// reserve() was enough.
   void queue_top(const __nv_bfloat16* hidden, int rows);
+  /// Makes a library load the kernel that queue_top() will want.
+  void load_product(const __nv_bfloat16* hidden, int rows);
   /// Waits; the lowest id of the largest logit over all ranks, for the first tokens.size() rows of queue_top().
   void top(std::span<std::int32_t> tokens);
 

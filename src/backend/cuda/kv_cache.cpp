@@ -46,33 +46,44 @@ CudaKvCache::CudaKvCache(const graph::Plan& plan, int rank, int device, const Kv
       head_dim_(plan.config.text.head_dim),
       block_size_(options.block_size),
       num_blocks_(options.num_blocks) {
-  if (!options.scales.empty() && static_cast<int>(options.scales.size()) != layers_)
-    throw InputError(fmt::format("there are KV scales of {} layers; the model has {}", options.scales.size(), layers_));
-  std::vector<float> scales(static_cast<std::size_t>(layers_) * 2 * heads_, 1.0f);
-  const int copies = std::max(1, plan.ranks / plan.config.text.num_kv_heads), first_head = rank / copies * heads_;
-  for (int layer = 0; layer < static_cast<int>(options.scales.size()); ++layer) {
-    for (int head = 0; head < heads_; ++head) {
-      float* out = scales.data() + static_cast<std::size_t>(layer) * 2 * heads_ + head;
-      out[0] = scale_of(options.scales[layer].k, first_head + head, layer);
-      out[heads_] = scale_of(options.scales[layer].v, first_head + head, layer);
-    }
-  }
+  if (options.fp8_attention) throw DeviceError("engine.attention_dtype fp8 is not there on a GPU yet; use \"auto\"");
+  const auto& read = options.read_scales.empty() ? options.scales : options.read_scales;
+  std::vector<float> scales = local_scales(plan, rank, options.scales);
+  const std::vector<float> read_scales = local_scales(plan, rank, read);
+  scales.insert(scales.end(), read_scales.begin(), read_scales.end());
   keys_.reserve(layer_bytes() * layers_);
   values_.reserve(layer_bytes() * layers_);
   scales_.reserve(scales.size());
   QWENBENCH_CUDA(cudaMemcpy(scales_.get(), scales.data(), scales.size() * sizeof(float), cudaMemcpyHostToDevice));
 }
 
+std::vector<float> CudaKvCache::local_scales(const graph::Plan& plan, int rank,
+                                             const std::vector<model::LayerKvScales>& layers) const {
+  if (!layers.empty() && static_cast<int>(layers.size()) != layers_)
+    throw InputError(fmt::format("there are KV scales of {} layers; the model has {}", layers.size(), layers_));
+  std::vector<float> scales(static_cast<std::size_t>(layers_) * 2 * heads_, 1.0f);
+  const int copies = std::max(1, plan.ranks / plan.config.text.num_kv_heads), first_head = rank / copies * heads_;
+  for (int layer = 0; layer < static_cast<int>(layers.size()); ++layer) {
+    for (int head = 0; head < heads_; ++head) {
+      float* out = scales.data() + static_cast<std::size_t>(layer) * 2 * heads_ + head;
+      out[0] = scale_of(layers[layer].k, first_head + head, layer);
+      out[heads_] = scale_of(layers[layer].v, first_head + head, layer);
+    }
+  }
+  return scales;
+}
+
 CudaKvCache::~CudaKvCache() { cudaSetDevice(device_); }
 
-kernels::KvLayer CudaKvCache::layer(int index) const {
+kernels::KvLayer CudaKvCache::layer(int index, Side side) const {
   kernels::KvLayer layer{};
   layer.k = keys_.get() + layer_bytes() * index;
   layer.v = values_.get() + layer_bytes() * index;
   layer.dtype = dtype_;
   layer.kv_heads = heads_;
   layer.block_size = block_size_;
-  layer.k_scale = scales_.get() + static_cast<std::size_t>(index) * 2 * heads_;
+  const int row = side == Side::kWrite ? index : layers_ + index;
+  layer.k_scale = scales_.get() + static_cast<std::size_t>(row) * 2 * heads_;
   layer.v_scale = layer.k_scale + heads_;
   return layer;
 }

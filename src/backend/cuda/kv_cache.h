@@ -19,6 +19,8 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
   std::uint64_t generation() const { return generation_; }
+  /// What the first launch would do besides launching.
+  void upload(cudaStream_t stream) const { QWENBENCH_CUDA(cudaGraphUpload(executable_, stream)); }
   void launch(cudaStream_t stream) const { QWENBENCH_CUDA(cudaGraphLaunch(executable_, stream)); }
 
  private:
@@ -34,7 +36,9 @@ class CudaKvCache : public KvCache {
 
   std::vector<std::byte> stored(int layer, std::int64_t slot, int local_head, bool key) const override;
 
-  kernels::KvLayer layer(int index) const;
+  /// With the scales by which storing divides, or reading multiplies (the same but for a deliberate fault).
+  enum class Side { kWrite, kRead };
+  kernels::KvLayer layer(int index, Side side) const;
   int block_size() const { return block_size_; }
   int num_blocks() const { return num_blocks_; }
   bool is_fp8() const { return dtype_ == kernels::KvDtype::kFp8E4M3; }
@@ -43,6 +47,8 @@ class CudaKvCache : public KvCache {
   std::set<int> graphs_met;                      // batch sizes that ran once
 
  private:
+  std::vector<float> local_scales(const graph::Plan& plan, int rank,
+                                  const std::vector<model::LayerKvScales>& layers) const;
   std::size_t head_bytes() const { return static_cast<std::size_t>(block_size_) * head_dim_ * element_; }
   std::size_t layer_bytes() const { return head_bytes() * static_cast<std::size_t>(heads_) * num_blocks_; }
 
@@ -51,7 +57,7 @@ class CudaKvCache : public KvCache {
   std::size_t element_;
   int layers_, heads_, head_dim_, block_size_, num_blocks_;
   DeviceArray<std::uint8_t> keys_, values_;
-  DeviceArray<float> scales_;  // [layer][k, v][head]
+  DeviceArray<float> scales_;  // [write, read][layer][k, v][head]
 };
 
 }  // namespace qwenbench::backend::cuda

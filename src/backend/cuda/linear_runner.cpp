@@ -38,22 +38,45 @@ const __nv_bfloat16* LinearRunner::dense_weights(const DeviceLinear& linear, cud
   }
 }
 
+namespace {
+
+/// Few enough rows for a kernel that reads the weights in the form they are kept.
+bool streams(const DeviceLinear& linear, bool y_is_float, int rows) {
+  switch (linear.form) {
+    case DeviceLinear::Form::kInt4:
+      return rows <= kernels::kW4MaxTokens && !y_is_float;
+    case DeviceLinear::Form::kFp8Block:
+      return rows <= kernels::kFp8MaxTokens && !y_is_float;
+    default:
+      return rows <= kernels::kBf16MaxTokens;
+  }
+}
+
+}  // namespace
+
+void LinearRunner::load(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
+                        cudaStream_t stream) {
+  if (streams(linear, y_is_float, rows)) return;
+  const __nv_bfloat16* w = linear.form == DeviceLinear::Form::kDense ? linear.dense.get() : dequantized_.get();
+  gemm_.load(x, w, y, y_is_float, rows, linear.n, linear.k, stream);
+}
+
 void LinearRunner::run(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
                        cudaStream_t stream) {
   const bool overlap = kernels::can_overlap_launches();
   auto* out = static_cast<__nv_bfloat16*>(y);
-  if (linear.form == DeviceLinear::Form::kInt4 && rows <= kernels::kW4MaxTokens && !y_is_float) {
+  if (!streams(linear, y_is_float, rows)) {
+    gemm_.multiply(x, dense_weights(linear, stream), y, y_is_float, rows, linear.n, linear.k, stream);
+  } else if (linear.form == DeviceLinear::Form::kInt4) {
     QWENBENCH_CUDA(kernels::w4_linear(x, linear.int4, out, rows, workspace_.get(), stream, overlap));
-  } else if (linear.form == DeviceLinear::Form::kFp8Block && rows <= kernels::kFp8MaxTokens && !y_is_float) {
+  } else if (linear.form == DeviceLinear::Form::kFp8Block) {
     QWENBENCH_CUDA(kernels::fp8_block_linear(x, linear.fp8, out, rows, fp8_workspace_.get(), stream, overlap));
-  } else if (linear.form == DeviceLinear::Form::kDense && rows <= kernels::kBf16MaxTokens) {
+  } else {
     const __nv_bfloat16* w = linear.dense.get();
     void* workspace = bf16_workspace_.get();
     QWENBENCH_CUDA(y_is_float ? kernels::bf16_linear(x, w, static_cast<float*>(y), rows, linear.n, linear.k, workspace,
                                                      stream, overlap)
                               : kernels::bf16_linear(x, w, out, rows, linear.n, linear.k, workspace, stream, overlap));
-  } else {
-    gemm_.multiply(x, dense_weights(linear, stream), y, y_is_float, rows, linear.n, linear.k, stream);
   }
 }
 

@@ -15,6 +15,10 @@ class LinearRunner {
   /// and many rows it is dequantized first.
   void run(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows, cudaStream_t stream);
 
+  /// Before such a run(): where cuBLASLt would load a kernel in it, it does so now. y becomes undefined.
+  void load(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
+            cudaStream_t stream);
+
  private:
   const __nv_bfloat16* dense_weights(const DeviceLinear& linear, cudaStream_t stream);
 

@@ -37,10 +37,16 @@ struct RankContext {
       stream.synchronize();
   }
 
-  /// Between taking memory and queueing collectives: freeing memory waits for the whole device, which another rank's
-  /// kernel may hold that waits for this rank (where ranks share a device).
-  void meet() const {
-    if (comm) host_comm->barrier();
+  /// Whether collectives are kernels that hold their device until all ranks have come.
+  bool kernels_wait() const { return comm && comm->can_be_captured(); }
+
+  /// Between what may wait for a device (taking memory, loading kernels; see DeviceCommunicator) and queueing
+  /// collectives, whose kernels wait for the ranks that are still at it. What was queued before is done: freshly
+  /// uploaded graphs and products are in place.
+  void meet() {
+    if (!kernels_wait()) return;
+    synchronize();
+    host_comm->barrier();
   }
 
   const __nv_bfloat16* bias_of(graph::LinearId id) const { return id < 0 ? nullptr : linears[id].bias.get(); }

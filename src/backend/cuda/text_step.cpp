@@ -51,24 +51,35 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Pl
 
 namespace {
 
-/// Shows the observer what the cache stores, in fp32 on the host.
-void show(RankContext& context, TextStep& step, int layer, int tokens) {
-  const int heads = context.plan.local_kv_heads, d = context.plan.config.text.head_dim, width = heads * d;
-  const int copies = std::max(1, context.plan.ranks / context.plan.config.text.num_kv_heads);
-  const auto count = static_cast<std::size_t>(tokens) * width;
+/// Rows [tokens, heads * d] on the device as fp32 on the host.
+std::vector<float> to_host(RankContext& context, const __nv_bfloat16* from, std::size_t count) {
   std::vector<std::uint16_t> stored(count);
+  context.synchronize();  // the copy, into pageable memory, then waits for no other rank
+  QWENBENCH_CUDA(cudaMemcpyAsync(stored.data(), from, count * 2, cudaMemcpyDeviceToHost, context.stream));
+  context.synchronize();
   std::vector<float> values(count);
+  std::transform(stored.begin(), stored.end(), values.begin(), bf16_to_float);
+  return values;
+}
+
+/// Shows the observer what it wants to see of K and V as the cache stores them, and of Q, in fp32 on the host.
+void show(RankContext& context, TextStep& step, int layer, const __nv_bfloat16* q, int tokens) {
+  using Kind = KvObserver::Kind;
+  const int heads = context.plan.local_heads, kv_heads = context.plan.local_kv_heads,
+            d = context.plan.config.text.head_dim;
+  const int copies = std::max(1, context.plan.ranks / context.plan.config.text.num_kv_heads);
   std::vector<std::uint8_t> is_image(static_cast<std::size_t>(tokens), 0);
   for (const auto& span : step.input->visual) std::fill_n(is_image.begin() + span.first_row, span.num_rows, 1);
-  for (const auto kind : {KvObserver::Kind::kKey, KvObserver::Kind::kValue}) {
-    const auto& from = kind == KvObserver::Kind::kKey ? step.observed_k : step.observed_v;
-    QWENBENCH_CUDA(cudaMemcpyAsync(stored.data(), from.get(), count * 2, cudaMemcpyDeviceToHost, context.stream));
-    context.synchronize();
-    std::transform(stored.begin(), stored.end(), values.begin(), bf16_to_float);
-    for (int head = 0; head < heads; ++head)
-      step.input->observer->observe(kind, layer, context.rank / copies * heads + head, values.data() + head * d, tokens,
-                                    width, is_image);
-  }
+  const auto show_heads = [&](Kind kind, const __nv_bfloat16* from, int count, int first) {
+    if (!step.input->observer->wants(kind)) return;
+    const int width = count * d;
+    const auto values = to_host(context, from, static_cast<std::size_t>(tokens) * width);
+    for (int head = 0; head < count; ++head)
+      step.input->observer->observe(kind, layer, first + head, values.data() + head * d, tokens, width, is_image);
+  };
+  show_heads(Kind::kKey, step.observed_k.get(), kv_heads, context.rank / copies * kv_heads);
+  show_heads(Kind::kValue, step.observed_v.get(), kv_heads, context.rank / copies * kv_heads);
+  show_heads(Kind::kQuery, q, heads, context.rank * heads);
 }
 
 }  // namespace
@@ -85,7 +96,7 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Qk
   args.eps = context.plan.norms[op.q_norm].eps;
   args.cos = step.cos.get();
   args.sin = step.sin.get();
-  args.cache = step.cache->layer(op.layer);
+  args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kWrite);
   args.slot = step.arrays.slots;
   const bool observed = step.input->observer != nullptr;
   if (observed) {
@@ -93,7 +104,7 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Qk
     args.v_out = step.observed_v.get();
   }
   QWENBENCH_CUDA(kernels::qk_norm_rope_append(args, context.stream));
-  if (observed) show(context, step, op.layer, tokens);
+  if (observed) show(context, step, op.layer, buffers.data(op.q_out), tokens);
 }
 
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PagedAttention& op) {
@@ -105,7 +116,7 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Pa
     args.q = buffers.data(op.q);
     args.out = buffers.data(op.out);
     args.heads = context.plan.local_heads;
-    args.cache = step.cache->layer(op.layer);
+    args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kRead);
     args.batch = decode.batch;
     args.max_kv_length = step.captured ? step.max_model_len : decode.max_kv_length;
     args.workspace = step.attention_workspace.get();
@@ -117,7 +128,7 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Pa
     args.out = buffers.data(op.out);
     args.rows = buffers.rows(op.q);
     args.heads = context.plan.local_heads;
-    args.cache = step.cache->layer(op.layer);
+    args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kRead);
     args.batch = arrays.prefill.batch;
     args.row_token = outputs ? arrays.output_rows : nullptr;
     args.min_rows = 2;

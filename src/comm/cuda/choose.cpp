@@ -25,10 +25,14 @@ std::string without_peer_access(std::span<const int> devices) {
   return "";
 }
 
+bool are_shared(std::span<const int> devices) {
+  return std::set<int>(devices.begin(), devices.end()).size() < devices.size();
+}
+
 /// "" where NCCL can join them.
 std::string without_nccl(std::span<const int> devices) {
   if (!has_nccl()) return "this build has no NCCL";
-  if (std::set<int>(devices.begin(), devices.end()).size() < devices.size()) return "NCCL wants a GPU for every rank";
+  if (are_shared(devices)) return "NCCL wants a GPU for every rank";
   return "";
 }
 
@@ -46,10 +50,13 @@ AllReduceChoice choose_all_reduce(const std::string& wanted, std::span<const int
     if (!peers) throw DeviceError(no_peers + "; set engine.all_reduce to auto");
     return {AllReduce::kP2p, true, "engine.all_reduce is p2p"};
   }
-  if (wanted != "auto") throw std::invalid_argument("all_reduce must be auto, p2p or nccl, not " + wanted);
+  if (wanted == "host") return {AllReduce::kHost, peers, "engine.all_reduce is host"};
+  if (wanted != "auto") throw std::invalid_argument("all_reduce must be auto, p2p, nccl or host, not " + wanted);
+  if (are_shared(devices)) return {AllReduce::kHost, peers, "ranks share a GPU"};
   if (peers) return {AllReduce::kP2p, true, "every GPU has peer access to every other"};
   if (!no_nccl.empty()) {
-    throw DeviceError(no_peers + ", and " + no_nccl + "; install NCCL, or set engine.tensor_parallel_size to 1");
+    throw DeviceError(no_peers + ", and " + no_nccl +
+                      "; install NCCL, set engine.all_reduce to host (slow), or engine.tensor_parallel_size to 1");
   }
   return {AllReduce::kNccl, false, no_peers};
 }
@@ -57,6 +64,7 @@ AllReduceChoice choose_all_reduce(const std::string& wanted, std::span<const int
 std::unique_ptr<DeviceCommunicator> make_device_communicator(AllReduce kind, std::shared_ptr<Communicator> host,
                                                              const DeviceCommunicatorOptions& options) {
   if (kind == AllReduce::kNone) throw std::invalid_argument("one rank alone needs no communicator");
+  if (kind == AllReduce::kHost) return make_host(std::move(host));
   return kind == AllReduce::kP2p ? make_p2p(std::move(host), options) : make_nccl(std::move(host), options);
 }
 

@@ -9,7 +9,7 @@
 
 namespace qwenbench::comm {
 
-enum class AllReduce { kNone, kP2p, kNccl };
+enum class AllReduce { kNone, kP2p, kNccl, kHost };
 
 struct AllReduceChoice {
   AllReduce kind = AllReduce::kNone;
@@ -17,8 +17,9 @@ struct AllReduceChoice {
   std::string why;           // for a warning or a log: "no peer access between GPU 0 and GPU 1"
 };
 
-/// `wanted` is engine.all_reduce: auto | p2p | nccl; devices[rank] is the CUDA device of a rank. Throws DeviceError
-/// where what is wanted, or anything that would do, is not to be had.
+/// `wanted` is engine.all_reduce: auto | p2p | nccl | host; auto never takes the slow way through the host, except
+/// where ranks share a device (there nothing else is sure to make progress). devices[rank] is the CUDA device of a
+/// rank. Throws DeviceError where what is wanted, or anything that would do, is not to be had.
 AllReduceChoice choose_all_reduce(const std::string& wanted, std::span<const int> devices);
 
 /// A collective call, with this rank's device current. `kind` is not kNone.

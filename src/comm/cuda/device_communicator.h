@@ -1,12 +1,17 @@
 // Collectives between GPUs, one object a rank, queued on that rank's stream. Every rank makes the same calls, of the
-// same sizes, in the same order, from its own thread with its device current. They can be captured in CUDA graphs,
-// which must be destroyed before the communicator.
+// same sizes, in the same order, from its own thread with its device current. CUDA graphs that captured them must be
+// destroyed before the communicator.
+//
+// A kernel that waits for a peer holds its device. Between the first collective of a step and synchronize(), a rank
+// must do nothing that may wait for a device or the driver's locks: take or free memory (a peer's page tables follow),
+// copy from or to pageable memory, load a kernel. Otherwise the peer's launches may wait for it, and it for them.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "comm/communicator.h"
@@ -19,7 +24,10 @@ class DeviceCommunicator {
   virtual ~DeviceCommunicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual std::string name() const = 0;  // "p2p" | "nccl"
+  virtual std::string name() const = 0;  // "p2p" | "nccl" | "host"
+
+  /// Whether the calls only queue work, so that a CUDA graph can replay them.
+  virtual bool can_be_captured() const { return true; }
 
   /// bf16 values [count], 16-byte aligned, become their sum over ranks: the same bits on every rank.
   virtual void all_reduce(__nv_bfloat16* values, std::size_t count, cudaStream_t stream) = 0;
@@ -39,6 +47,10 @@ class DeviceCommunicator {
   /// Throws DeviceError where collectives that have ended are known to have failed. For streams that were waited for
   /// in another way.
   virtual void check() = 0;
+
+  /// That this rank has spent in collectives since the beginning, waiting for its peers and the fused addition and norm
+  /// included; the stream must be done. nullopt: not measured.
+  virtual std::optional<double> seconds() const { return std::nullopt; }
 };
 
 struct DeviceCommunicatorOptions {
@@ -60,5 +72,9 @@ std::unique_ptr<DeviceCommunicator> make_p2p(std::shared_ptr<Communicator> host,
 std::unique_ptr<DeviceCommunicator> make_nccl(std::shared_ptr<Communicator> host,
                                               const DeviceCommunicatorOptions& options = {});
 bool has_nccl();
+
+/// Through pinned host memory and the host communicator: slow, but for any devices, also one that ranks share. Calls
+/// return when they are done and cannot be captured. A collective call.
+std::unique_ptr<DeviceCommunicator> make_host(std::shared_ptr<Communicator> host);
 
 }  // namespace qwenbench::comm

@@ -9,8 +9,8 @@
 #include <thread>
 #include <utility>
 
-#include "comm/cuda/bootstrap.h"
 #include "base/cuda_check.h"
+#include "comm/cuda/bootstrap.h"
 #include "comm/cuda/device_communicator.h"
 
 namespace qwenbench::comm {
@@ -73,8 +73,8 @@ class NcclCommunicator final : public DeviceCommunicator {
     gathered_.reserve(part * size());
     finish(ncclAllGather(mine, gathered_.data, part, ncclChar, comm_, stream));
     for (int r = 0; r < size(); ++r) {
-      QWENBENCH_CUDA(cudaMemcpy2DAsync(to + r * row_bytes, size() * row_bytes, gathered_.data + r * part,
-                                            row_bytes, row_bytes, rows, cudaMemcpyDeviceToDevice, stream));
+      QWENBENCH_CUDA(cudaMemcpy2DAsync(to + r * row_bytes, size() * row_bytes, gathered_.data + r * part, row_bytes,
+                                       row_bytes, rows, cudaMemcpyDeviceToDevice, stream));
     }
   }
 

@@ -57,17 +57,21 @@ class P2pCommunicator final : public DeviceCommunicator {
   }
 
   void check() override {
-    const kernels::GaveUp reason = group_->gave_up(rank());
-    if (reason == kernels::GaveUp::kNo) return;
-    if (reason == kernels::GaveUp::kAborted) {
+    const bool timed_out = group_->gave_up(rank(), kernels::GaveUp::kTimeOut);
+    if (!timed_out && !group_->gave_up(rank(), kernels::GaveUp::kAborted)) return;
+    const int waited = timed_out ? rank() : group_->timed_out_rank();
+    if (waited < 0) {
       throw DeviceError(
           fmt::format("rank {} stopped waiting in an all-reduce because another rank failed; see its error", rank()));
     }
     throw DeviceError(
         fmt::format("rank {} waited {:g} s in an all-reduce for a rank that did not come; see whether another program "
                     "holds that GPU, then load the model again",
-                    rank(), options_.time_out_s));
+                    waited, options_.time_out_s));
   }
+
+  /// Behind the stream's work: the caller has synchronized.
+  std::optional<double> seconds() const override { return group_->seconds(rank()); }
 
  private:
   std::shared_ptr<Communicator> host_;

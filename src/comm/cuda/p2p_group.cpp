@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "comm/cuda/bootstrap.h"
 #include "base/cuda_check.h"
+#include "comm/cuda/bootstrap.h"
 #include "kernels/all_reduce_add_norm.h"
 
 namespace qwenbench::comm {
@@ -16,8 +16,7 @@ constexpr int kLine = 32;  // words of a cache line
 
 P2pGroup::P2pGroup(int ranks, long long slot_bytes) : memory_(ranks), slot_bytes_(slot_bytes) {
   const std::size_t bytes = sizeof(std::uint32_t) * kLine * (ranks + 1);
-  QWENBENCH_CUDA(
-      cudaHostAlloc(reinterpret_cast<void**>(&flags_), bytes, cudaHostAllocPortable | cudaHostAllocMapped));
+  QWENBENCH_CUDA(cudaHostAlloc(reinterpret_cast<void**>(&flags_), bytes, cudaHostAllocPortable | cudaHostAllocMapped));
   std::memset(flags_, 0, bytes);
 }
 
@@ -100,8 +99,21 @@ std::uint32_t* P2pGroup::gave_up_flag(int rank) const { return flags_ + kLine * 
 
 void P2pGroup::abort() { std::atomic_ref(*flags_).store(1); }
 
-kernels::GaveUp P2pGroup::gave_up(int rank) const {
-  return static_cast<kernels::GaveUp>(std::atomic_ref(*gave_up_flag(rank)).load());
+bool P2pGroup::gave_up(int rank, kernels::GaveUp reason) const {
+  return std::atomic_ref(gave_up_flag(rank)[static_cast<int>(reason)]).load() != 0;
+}
+
+int P2pGroup::timed_out_rank() const {
+  for (int rank = 0; rank < static_cast<int>(memory_.size()); ++rank)
+    if (gave_up(rank, kernels::GaveUp::kTimeOut)) return rank;
+  return -1;
+}
+
+double P2pGroup::seconds(int rank) const {
+  unsigned long long nanoseconds = 0;
+  QWENBENCH_CUDA(
+      cudaMemcpy(&nanoseconds, &memory_[rank].state->nanoseconds, sizeof nanoseconds, cudaMemcpyDeviceToHost));
+  return static_cast<double>(nanoseconds) * 1e-9;
 }
 
 }  // namespace qwenbench::comm

@@ -25,7 +25,12 @@ class P2pGroup {
 
   /// Every kernel stops waiting.
   void abort();
-  kernels::GaveUp gave_up(int rank) const;
+  bool gave_up(int rank, kernels::GaveUp reason) const;
+  /// A rank whose kernels waited for too long; -1: none.
+  int timed_out_rank() const;
+
+  /// That rank `rank`'s kernels have spent here so far; waits for no stream.
+  double seconds(int rank) const;
 
  private:
   struct RankMemory {

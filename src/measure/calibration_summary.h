@@ -1,0 +1,16 @@
+// What `calibrate-kv` prints: one screen.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "calibration/calibrator.h"
+
+namespace qwenbench::measure {
+
+/// At most 100 columns, some 25 lines whatever the number of layers. Names the layers that need a scale, the worst
+/// first, or says that none does.
+std::string render_calibration(const std::string& model, const calibration::Calibration& calibration,
+                               const std::vector<float>& key_bounds, std::size_t requests_of_set);
+
+}  // namespace qwenbench::measure

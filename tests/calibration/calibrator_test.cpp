@@ -1,0 +1,194 @@
+#include "calibration/calibrator.h"
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <random>
+#include <set>
+
+#include "base/dtype.h"
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "calibration/attention_error.h"
+
+using namespace qwenbench;
+using namespace qwenbench::calibration;
+using workload::Request;
+
+namespace {
+
+/// K and V of a request are its first token; Ctrl-C comes while request `interrupt_at` runs.
+class FakeRun : public CalibrationRun {
+ public:
+  FakeRun(backend::KvObserver& observer, int interrupt_at) : observer_(observer), interrupt_at_(interrupt_at) {}
+  engine::RequestId submit(const Request& request) override {
+    waiting_.push_back(request.prompt[0]);
+    return static_cast<engine::RequestId>(ids_++);
+  }
+  std::vector<engine::RequestId> step() override {
+    const auto value = static_cast<float>(waiting_.front());
+    waiting_.erase(waiting_.begin());
+    if (steps_++ == interrupt_at_) set_interrupted(true);
+    for (const Kind kind : {Kind::kKey, Kind::kValue, Kind::kQuery}) {
+      if (observer_.wants(kind)) observer_.observe(kind, 0, 0, &value, 1, 1, {});
+    }
+    return {static_cast<engine::RequestId>(ended_++)};
+  }
+  bool idle() const override { return waiting_.empty(); }
+  void reset() override { waiting_.clear(); }
+
+ private:
+  backend::KvObserver& observer_;
+  int interrupt_at_, steps_ = 0, ids_ = 0, ended_ = 0;
+  std::vector<int> waiting_;
+};
+
+OpenRun opener(int interrupt_at = -1) {
+  return [interrupt_at](backend::KvObserver& observer) { return std::make_unique<FakeRun>(observer, interrupt_at); };
+}
+
+std::vector<Request> requests_of(const std::vector<int>& tokens) {
+  std::vector<Request> requests;
+  for (const int token : tokens) {
+    requests.emplace_back();
+    requests.back().prompt = {token};
+  }
+  return requests;
+}
+
+CalibratorOptions options_of() {
+  CalibratorOptions options;
+  options.shape = {1, 1, 1, 0};
+  options.query_heads = 1;
+  options.look_every = 4;
+  options.settle_after = 8;
+  options.state_key = "key";
+  return options;
+}
+
+struct StateFile {
+  std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("qwenbench-state-" + std::to_string(::getpid()));
+  ~StateFile() { std::filesystem::remove(path); }
+};
+
+}  // namespace
+
+TEST_CASE("the order visits everything once, and every beginning is spread over the whole") {
+  for (const std::size_t count : {0u, 1u, 2u, 7u, 8u, 100u}) {
+    const auto order = covering_order(count);
+    CHECK(std::set<std::size_t>(order.begin(), order.end()).size() == count);
+    CHECK(order.size() == count);
+  }
+  CHECK(covering_order(8) == std::vector<std::size_t>{0, 4, 2, 6, 1, 5, 3, 7});
+  auto first = covering_order(1000);
+  first.resize(100);
+  std::sort(first.begin(), first.end());
+  for (std::size_t i = 1; i < first.size(); ++i) CHECK(first[i] - first[i - 1] <= 16);
+}
+
+TEST_CASE("settled scales end the calibration; moving ones do not") {
+  const std::vector<int> flat(32, 100);
+  std::vector<int> rising;
+  for (int i = 0; i < 32; ++i) rising.push_back(100 + 10 * i);
+  const Calibration settled = calibrate(opener(), requests_of(flat), options_of());
+  CHECK(settled.settled);
+  CHECK(settled.requests == 8);
+  CHECK(settled.trace.size() == 2);
+  CHECK(settled.trace[1].change == 0);
+  const Calibration moving = calibrate(opener(), requests_of(rising), options_of());
+  CHECK_FALSE(moving.settled);
+  CHECK(moving.requests == 32);
+  CHECK(moving.scales.layers[0].k[0] == 410.0f / 448);
+  CHECK(moving.trace.size() == 8);
+  CalibratorOptions never = options_of();
+  never.settle_after = 0;
+  CHECK(calibrate(opener(), requests_of(flat), never).requests == 32);
+}
+
+TEST_CASE("an interrupted calibration leaves a state, from which it ends with the same scales") {
+  std::vector<int> tokens;
+  std::mt19937 random(1);
+  for (int i = 0; i < 40; ++i) tokens.push_back(static_cast<int>(random() % 1000) + 1);
+  const auto requests = requests_of(tokens);
+  const StateFile state;
+  CalibratorOptions options = options_of();
+  options.settle_after = 0;
+  const Calibration whole = calibrate(opener(), requests, options);
+  options.state = state.path;
+  const Calibration cut = calibrate(opener(13), requests, options);
+  set_interrupted(false);
+  CHECK(cut.cancelled);
+  CHECK(cut.scales.layers.empty());
+  REQUIRE(std::filesystem::exists(state.path));
+  CalibratorOptions other = options;
+  other.state_key = "another model";
+  other.state_key += " ";
+  {
+    KvStatistics statistics(1, 1, 1);
+    std::vector<Look> looks;
+    CHECK_FALSE(load_statistics(state.path, statistics, looks, other.state_key));
+    CHECK(looks.empty());
+  }
+  int seen = 0;
+  options.on_finished = [&seen](int count) { seen += count; };
+  const Calibration resumed = calibrate(opener(), requests, options);
+  CHECK(resumed.resumed_from == 12);
+  CHECK(seen == 40);
+  CHECK(resumed.scales.layers[0].k == whole.scales.layers[0].k);
+  CHECK(resumed.scales.samples == whole.scales.samples);
+  CHECK(resumed.trace.size() == whole.trace.size());
+  CHECK(resumed.statistics->of(Kind::kValue, 0).total() == 40);
+  CHECK_FALSE(std::filesystem::exists(state.path));
+}
+
+TEST_CASE("a damaged state is refused, not used") {
+  const StateFile state;
+  std::ofstream(state.path) << "not a state";
+  CalibratorOptions options = options_of();
+  options.state = state.path;
+  CHECK_THROWS_AS(calibrate(opener(), requests_of({1, 2}), options), InputError);
+}
+
+TEST_CASE("vllm looks at the first step alone; an empty set is refused") {
+  CalibratorOptions options = options_of();
+  options.estimator.method = "vllm";
+  CHECK(calibrate(opener(), requests_of({40, 4000, 4000, 4000}), options).scales.layers[0].k[0] == 40.0f / 200);
+  CHECK_THROWS_WITH_AS(calibrate(opener(), {}, options), doctest::Contains("empty"), InputError);
+}
+
+TEST_CASE("attention's output decides: an outlier that no query looks at may saturate") {
+  // Component 0 of K is huge, and queries have nothing there: the mse of K would keep it, the output does not need it.
+  constexpr int kDim = 8, kTokens = 64;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  std::vector<float> keys(kTokens * kDim), values(kTokens * kDim), queries(kTokens * kDim);
+  for (float& x : keys) x = normal(random) * 0.02f;
+  for (float& x : values) x = normal(random);
+  for (float& x : queries) x = normal(random) * 40;
+  for (int t = 0; t < kTokens; ++t) {
+    keys[static_cast<std::size_t>(t * kDim)] = t % 2 == 0 ? 400.0f : -300.0f;
+    queries[static_cast<std::size_t>(t * kDim)] = 0;
+  }
+  const StatisticsShape shape{1, 1, kDim, 1};
+  KvStatistics statistics(shape);
+  statistics.observe(Kind::kKey, 0, 0, keys.data(), kTokens, kDim, {});
+  statistics.observe(Kind::kValue, 0, 0, values.data(), kTokens, kDim, {});
+  EstimatorOptions absmax, mse;
+  mse.method = "mse";
+  const ScaleSet base = estimate_scales(statistics, absmax);
+  AttentionError errors(shape, base);
+  errors.observe(Kind::kKey, 0, 0, keys.data(), kTokens, kDim, {});
+  errors.observe(Kind::kValue, 0, 0, values.data(), kTokens, kDim, {});
+  errors.observe(Kind::kQuery, 0, 0, queries.data(), kTokens, kDim, {});
+  ThreadPool pool(2);
+  errors.finish_request(pool);
+  const model::LayerKvScales best = errors.best_scales().layers[0];
+  CHECK(best.k[0] <= base.layers[0].k[0] / 4);
+  CHECK(estimate_scales(statistics, mse).layers[0].k[0] > base.layers[0].k[0] / 2);
+  CHECK(best.v[0] > base.layers[0].v[0] / 2);
+}
