@@ -470,7 +470,6 @@ __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
   __shared__ bool is_last;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
 
-  let_next_start();
   if (warp == 0) sequences.load(op.batch);
   __syncthreads();
   Slices slices;
@@ -504,6 +503,7 @@ __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
     commit_copies();
   }
   wait_for_previous();
+  let_next_start();
   if (deferred) {
 #pragma unroll
     for (int i = 0; i < R::kStages - 1; ++i)

@@ -86,9 +86,9 @@ __device__ inline int sum_before(int sequence, const Count& count) {
 __global__ void expand_kernel(const __grid_constant__ Pass pass) {
   const auto count = [&](int s) { return blocks_of(pass, s); };
   const int index = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
-  let_next_start();
   const Place place = find(pass.op.batch.num_seqs, index, count);
   wait_for_previous();  // before any block ends, too: or the launch might end before what comes before it
+  let_next_start();
   if (place.sequence < 0) return;
   const KvLayer& cache = pass.op.cache;
   const int block =
@@ -215,9 +215,9 @@ template <bool kCodes>
 __global__ void __launch_bounds__(kFlashThreads, 2) prefill_attention_kernel(const __grid_constant__ Pass pass) {
   extern __shared__ __align__(128) char memory[];
   const unsigned shared = shared_address(memory);
-  let_next_start();
   const QueryTile queries = find_query_tile(pass);
   wait_for_previous();
+  let_next_start();
   if (queries.sequence < 0) return;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int local_head = static_cast<int>(blockIdx.y), kv_head = pass.first_head + local_head;

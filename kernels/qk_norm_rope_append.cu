@@ -96,8 +96,8 @@ __global__ void __launch_bounds__(kThreads) qk_norm_rope_append_kernel(const __g
   const int lane = static_cast<int>(threadIdx.x) % kLanesPerHead;
 
   const auto* in = static_cast<const __nv_bfloat16*>(op.qkv) + at * kHeadDim;
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   Vector8 x;
   load4(in + 4 * lane, x.low);
   load4(in + kHalfDim + 4 * lane, x.high);

@@ -18,8 +18,8 @@ __global__ void rope_table_kernel(const int* positions, int tokens, const __grid
                                   float* sin) {
   const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int token = index / kPairs, j = index % kPairs;
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   if (token >= tokens) return;
   int axis = j % 3;
   if ((axis == 1 && j >= 3 * f.section_h) || (axis == 2 && j >= 3 * f.section_w)) axis = 0;

@@ -43,8 +43,8 @@ __global__ void __launch_bounds__(kFlashThreads, 2) vision_attention_kernel(cons
     for (int row = static_cast<int>(threadIdx.x); row < kFlashRows + 2 * kFlashKeys; row += kFlashThreads)
       *reinterpret_cast<uint4*>(memory + row * Tile::kRowBytes + kOctets * 16) = make_uint4(0, 0, 0, 0);
   }
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   copy_rows<kOctets, kFlashRows>(p, q, shared, first);
   Tile tile;
   pass_over_keys(

@@ -12,8 +12,8 @@ __global__ void vision_rope_kernel(__nv_bfloat16* qkv, const float* cos, const f
   using namespace device;
   const int half = head_dim / 2, quads = half / 4, patch = static_cast<int>(blockIdx.x);
   __nv_bfloat16* row = qkv + static_cast<std::int64_t>(patch) * 3 * heads * head_dim;
-  let_next_start();
   wait_for_previous();
+  let_next_start();
   for (int i = static_cast<int>(threadIdx.x); i < 2 * heads * quads; i += kThreads) {
     const int j = i % quads * 4;
     __nv_bfloat16* x = row + i / quads * head_dim + j;
