@@ -94,6 +94,18 @@ __device__ inline unsigned halves_of_e4m3(unsigned codes) {
 #endif
 }
 
+/// The same as bf16 numbers, exactly too.
+__device__ inline unsigned bf16_of_e4m3(unsigned codes) {
+  const unsigned halves = halves_of_e4m3(codes);
+  const float2 x = __half22float2(*reinterpret_cast<const __half2*>(&halves));
+  return pack<false>(x.x, x.y);
+}
+
+/// Two floats as E4M3 codes, rounded to nearest even and saturated, the first in the low byte.
+__device__ inline unsigned e4m3_of(float low, float high) {
+  return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
+}
+
 __device__ inline float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -1,13 +1,13 @@
 // A warp takes 16 tokens at a time. K is the 16-row operand of S^T = K Q^T and V^T that of O^T = V^T P^T; the query
-// heads of a KV head are the 8 columns. The order of head dims within a product is free, so each lane reads its
-// fragments of K and V as whole 16-byte pieces, and copies them itself into its own part of a ring in shared memory:
-// the ring needs no barrier.
+// heads of a KV head are the 8 columns. Each warp has its own part of a ring in shared memory, so the main loop needs
+// no barrier. A copy instruction of a warp takes 512 bytes that lie one after another, in whole lines; in shared memory
+// the 16-byte pieces of a row are exchanged (piece ^ row % 8), so that neither copies nor loads of fragments meet in a
+// bank.
 #include <algorithm>
 
 #include "kernels/attention_device.cuh"
 #include "kernels/decode_attention.h"
 #include "kernels/launch.h"
-#include <cstdlib>
 
 namespace qwenbench::kernels {
 namespace {
@@ -18,15 +18,9 @@ constexpr int kTileTokens = 16;
 constexpr int kLookAhead = 32;  // tiles whose place in the cache is looked up at once, one a lane
 constexpr int kNewest = 32;     // flag of a tile that holds a sequence's newest token
 constexpr int kMaxGroup = 16;
-constexpr int kPairs = 8 * kHeadDim / 2;               // of outputs, of 8 queries
+constexpr int kMinTiles = 8;              // of a thread block: fewer are not worth another part to combine
+constexpr int kPairs = 8 * kHeadDim / 2;  // of outputs, of 8 queries
 constexpr int kPartFloats = kMaxGroup * (kHeadDim + 2);  // unnormalised outputs, maxima, sums
-
-#ifndef FP8_WARPS
-#define FP8_WARPS 16
-#define FP8_STAGES 3
-#define BF16_WARPS 12
-#define BF16_STAGES 2
-#endif
 
 template <KvDtype kDtype>
 struct Ring {
@@ -34,8 +28,9 @@ struct Ring {
   static constexpr int kRowBytes = kFp8 ? kHeadDim : 2 * kHeadDim;
   static constexpr int kTileBytes = kTileTokens * kRowBytes;
   static constexpr int kPieces = kTileBytes / 512;  // of 16 bytes a lane, of K and of V each
-  static constexpr int kWarps = kFp8 ? FP8_WARPS : BF16_WARPS, kThreads = 32 * kWarps;
-  static constexpr int kStages = kFp8 ? FP8_STAGES : BF16_STAGES;
+  static constexpr int kRowPieces = kRowBytes / 16, kRowsAtOnce = 32 / kRowPieces;
+  static constexpr int kWarps = kFp8 ? 16 : 12, kThreads = 32 * kWarps;
+  static constexpr int kStages = kFp8 ? 3 : 2;
   static constexpr int kStageBytes = 2 * kTileBytes;
   static constexpr int kBytes = kWarps * kStages * kStageBytes;
 };
@@ -45,7 +40,6 @@ struct Shape {
   int group;       // query heads of a KV head
   int log2_block;  // of the cache's block_size
   int counters;    // ints at the start of the workspace, a multiple of 64
-  int min_tiles;
 };
 
 /// Which tiles a thread block takes: all sequences' tiles in the order (sequence, KV head, tile), cut into equal
@@ -58,32 +52,48 @@ struct Slices {
   }
 };
 
-__device__ inline int active_length(const PagedBatch& batch, int s) {
-  return batch.num_rows[s] == 1 ? batch.kv_length[s] : 0;
-}
+/// What a thread block keeps of the batch in shared memory.
+struct Sequences {
+  int* tiles_before;  // [num_seqs + 1] tiles of one KV head of the sequences before s
+  int* length;        // [num_seqs] 0: not computed here
+  int* first_row;     // [num_seqs]
+  int* active;        // number of sequences that have any tiles
 
-/// tiles_before[s]: tiles of one KV head of the sequences before s; num_seqs + 1 entries, and the number of sequences
-/// that have any. Called by the first warp.
-__device__ inline void count_tiles(const PagedBatch& batch, int* tiles_before) {
-  const int lane = static_cast<int>(threadIdx.x);
-  int before = 0, active = 0;
-  for (int first = 0; first < batch.num_seqs; first += 32) {
-    const int s = first + lane;
-    int sum = s < batch.num_seqs ? (active_length(batch, s) + kTileTokens - 1) / kTileTokens : 0;
-    active += __popc(__ballot_sync(kAllLanes, sum > 0));
+  static constexpr int bytes(int num_seqs) { return (3 * num_seqs + 2) * static_cast<int>(sizeof(int)); }
+  __device__ Sequences(char* shared, int num_seqs)
+      : tiles_before(reinterpret_cast<int*>(shared)),
+        length(tiles_before + num_seqs + 1),
+        first_row(length + num_seqs),
+        active(first_row + num_seqs) {}
+
+  /// Called by the first warp.
+  __device__ void load(const PagedBatch& batch) {
+    const int lane = static_cast<int>(threadIdx.x);
+    int before = 0, count = 0;
+    for (int first = 0; first < batch.num_seqs; first += 32) {
+      const int s = first + lane;
+      int sum = 0;
+      if (s < batch.num_seqs) {
+        const int rows = batch.num_rows[s], tokens = batch.kv_length[s], row = batch.first_row[s];
+        length[s] = rows == 1 ? tokens : 0;
+        first_row[s] = row;
+        sum = rows == 1 ? (tokens + kTileTokens - 1) / kTileTokens : 0;
+      }
+      count += __popc(__ballot_sync(kAllLanes, sum > 0));
 #pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const int other = __shfl_up_sync(kAllLanes, sum, step);
-      if (lane >= step) sum += other;
+      for (int step = 1; step < 32; step *= 2) {
+        const int other = __shfl_up_sync(kAllLanes, sum, step);
+        if (lane >= step) sum += other;
+      }
+      if (s < batch.num_seqs) tiles_before[s + 1] = before + sum;
+      before += __shfl_sync(kAllLanes, sum, 31);
     }
-    if (s < batch.num_seqs) tiles_before[s + 1] = before + sum;
-    before += __shfl_sync(kAllLanes, sum, 31);
+    if (lane == 0) {
+      tiles_before[0] = 0;
+      *active = count;
+    }
   }
-  if (lane == 0) {
-    tiles_before[0] = 0;
-    tiles_before[batch.num_seqs + 1] = active;
-  }
-}
+};
 
 /// A sequence's KV head, and its tiles [begin, end) in the order of Slices.
 struct Item {
@@ -108,15 +118,15 @@ __device__ inline Item find_item(const int* tiles_before, int num_seqs, int kv_h
 template <int kWarps>
 struct TileFinder {
   const DecodeAttention& op;
-  const int* tiles_before;
+  const Sequences& sequences;
   int log2_tiles;                 // tiles of a block of the cache and one head
   int first, end;                 // tiles first, first + kWarps, ... < end
   int block, within, next_valid;  // of the next kLookAhead tiles
   std::int64_t place = 0;         // of the current ones, in tiles from the start of the layer
   int valid = 0;                  // tokens of the tile that exist, perhaps with kNewest
 
-  __device__ TileFinder(const DecodeAttention& op, const int* tiles_before, int log2_tiles, int first, int end)
-      : op(op), tiles_before(tiles_before), log2_tiles(log2_tiles), first(first), end(end) {
+  __device__ TileFinder(const DecodeAttention& op, const Sequences& sequences, int log2_tiles, int first, int end)
+      : op(op), sequences(sequences), log2_tiles(log2_tiles), first(first), end(end) {
     look_up(0);
   }
 
@@ -124,9 +134,9 @@ struct TileFinder {
     const int tile = first + (n + static_cast<int>(threadIdx.x) % 32) * kWarps;
     block = within = next_valid = 0;
     if (tile >= end) return;
-    const Item item = find_item(tiles_before, op.batch.num_seqs, op.cache.kv_heads, tile);
+    const Item item = find_item(sequences.tiles_before, op.batch.num_seqs, op.cache.kv_heads, tile);
     const int at = tile - item.begin;
-    next_valid = min(kTileTokens, op.batch.kv_length[item.sequence] - at * kTileTokens);
+    next_valid = min(kTileTokens, sequences.length[item.sequence] - at * kTileTokens);
     if (tile == item.end - 1) next_valid |= kNewest;
     block = op.batch.block_table[static_cast<std::int64_t>(item.sequence) * op.batch.max_blocks + (at >> log2_tiles)];
     within = (item.kv_head << log2_tiles) + (at & ((1 << log2_tiles) - 1));
@@ -144,37 +154,36 @@ struct TileFinder {
   }
 };
 
-/// Copies a tile into a stage of the ring. Lane (g, t) of the fragments, g = lane / 4: of K, tokens g and g + 8, pieces
-/// t, t + 4, ... of the row; of V, tokens 2t, 2t+1, 2t+8, 2t+9, pieces g, g + 8, ...
+/// Copies a tile into a stage of the ring.
 template <KvDtype kDtype>
 __device__ inline void copy_tile(const KvLayer& cache, std::int64_t place, int valid, unsigned stage) {
   using R = Ring<kDtype>;
-  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-  constexpr int kPerRowK = R::kPieces / 2, kPerRowV = R::kPieces / 4;
-  const auto* k = static_cast<const char*>(cache.k) + place * R::kTileBytes;
-  const auto* v = static_cast<const char*>(cache.v) + place * R::kTileBytes;
+  const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / R::kRowPieces, piece = lane % R::kRowPieces;
+  const auto* k = static_cast<const char*>(cache.k) + place * R::kTileBytes + lane * 16;
+  const auto* v = static_cast<const char*>(cache.v) + place * R::kTileBytes + lane * 16;
+  const unsigned to = stage + row * R::kRowBytes + (piece ^ row) * 16;
 #pragma unroll
-  for (int p = 0; p < R::kPieces; ++p) {
-    const int token = g + 8 * (p / kPerRowK), piece = t + 4 * (p % kPerRowK);
-    copy16(stage + p * 512, k + token * R::kRowBytes + piece * 16, token < valid);
-  }
+  for (int p = 0; p < R::kPieces; ++p)
+    copy16((to ^ (p * R::kRowsAtOnce % 8 * 16)) + p * 512, k + p * 512, p * R::kRowsAtOnce + row < valid);
 #pragma unroll
-  for (int p = 0; p < R::kPieces; ++p) {
-    const int pair = p / kPerRowV, token = 2 * t + (pair & 1) + (pair / 2) * 8, piece = g + 8 * (p % kPerRowV);
-    copy16(stage + R::kTileBytes + p * 512, v + token * R::kRowBytes + piece * 16, token < valid);
-  }
+  for (int p = 0; p < R::kPieces; ++p)
+    copy16((to ^ (p * R::kRowsAtOnce % 8 * 16)) + p * 512 + R::kTileBytes, v + p * 512,
+           p * R::kRowsAtOnce + row < valid);
 }
 
 /// Running softmax of 8 * kColumns queries over the tokens that a warp has met.
-template <KvDtype kDtype, int kColumns>
+/// kCodes: queries and exponentials are rounded to E4M3.
+template <KvDtype kDtype, int kColumns, bool kCodes>
 struct Accumulator {
   using R = Ring<kDtype>;
   static constexpr bool kHalf = R::kFp8;  // E4M3 is exact in fp16, whose products are finer than those of bf16
   unsigned q[kColumns][8][2];             // Q^T fragments
-  float factor;                           // of the raw scores, log2 e included
-  float out[kColumns][8][4];              // O^T fragments
-  float maximum[kColumns][2];             // of queries 2t, 2t + 1: reference of the exponents
-  float sum[kColumns][2];                 // over this lane's tokens g, g + 8
+  static constexpr float kSlack = kCodes ? 0 : kMaximumSlack;
+  float per_code;              // of exponentials, kCodes: 1 / prob_scale
+  float factor;                // of the raw scores, log2 e included
+  float out[kColumns][8][4];   // O^T fragments
+  float maximum[kColumns][2];  // of queries 2t, 2t + 1: reference of the exponents
+  float sum[kColumns][2];      // over this lane's tokens g, g + 8
 
   __device__ void clear() {
 #pragma unroll
@@ -188,14 +197,17 @@ struct Accumulator {
     }
   }
 
+  /// The p-th piece of a row of K that lane t of its token multiplies; the order of dims within a product is free.
+  __device__ static int piece_of(int t, int p) { return 2 * t + p % 2 + p / 2 * 8; }
+
   /// rows: the group's first query head. FP8: Q becomes fp16, times a power of two that keeps it in range.
-  __device__ void load_queries(const __nv_bfloat16* rows, int group, float k_scale) {
+  __device__ void load_queries(const __nv_bfloat16* rows, int group, float k_scale, float q_scale) {
     const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int c = 0; c < kColumns; ++c)
 #pragma unroll
       for (int s = 0; s < 8; ++s) {
-        const int dim = R::kFp8 ? (t + 4 * (s / 4)) * 16 + 4 * (s % 4) : (t + 4 * (s / 2)) * 8 + 4 * (s % 2);
+        const int dim = R::kFp8 ? piece_of(t, s / 4) * 16 + 4 * (s % 4) : piece_of(t, s / 2) * 8 + 4 * (s % 2);
         const int query = 8 * c + g;
         uint2 v = make_uint2(0, 0);
         if (query < group) v = *reinterpret_cast<const uint2*>(rows + query * kHeadDim + dim);
@@ -203,7 +215,17 @@ struct Accumulator {
         q[c][s][1] = v.y;
       }
     factor = kLog2E * 0.08838834764831845f;  // 1 / sqrt(128)
-    if constexpr (R::kFp8) {
+    if constexpr (kCodes) {
+      factor *= k_scale * q_scale;
+#pragma unroll
+      for (int c = 0; c < kColumns; ++c)
+#pragma unroll
+        for (int s = 0; s < 8; ++s)
+#pragma unroll
+          for (int i = 0; i < 2; ++i)
+            q[c][s][i] = halves_of_e4m3(
+                e4m3_of(__fdiv_rn(bf16_low(q[c][s][i]), q_scale), __fdiv_rn(bf16_high(q[c][s][i]), q_scale)));
+    } else if constexpr (R::kFp8) {
       float largest = 0;
 #pragma unroll
       for (int c = 0; c < kColumns; ++c)
@@ -230,14 +252,16 @@ struct Accumulator {
   __device__ static unsigned word(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
   __device__ void add_scores(unsigned stage, float (&score)[kColumns][4]) {
-    constexpr int kPerRow = R::kPieces / 2;
+    const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+    const unsigned row = stage + g * R::kRowBytes + (piece_of(t, 0) ^ g) * 16;
 #pragma unroll
     for (int c = 0; c < kColumns; ++c)
 #pragma unroll
       for (int i = 0; i < 4; ++i) score[c][i] = 0;
 #pragma unroll
-    for (int p = 0; p < kPerRow; ++p) {
-      const uint4 low = load_shared16(stage + p * 512), high = load_shared16(stage + (p + kPerRow) * 512);
+    for (int p = 0; p < R::kPieces / 2; ++p) {
+      const unsigned at = (row ^ (p % 2 * 16)) + p / 2 * 128;
+      const uint4 low = load_shared16(at), high = load_shared16(at + 8 * R::kRowBytes);
       if constexpr (R::kFp8) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -263,7 +287,7 @@ struct Accumulator {
 #pragma unroll
     for (int c = 0; c < kColumns; ++c)
 #pragma unroll
-      for (int j = 0; j < 2; ++j) far |= fmaxf(score[c][j], score[c][j + 2]) * factor > maximum[c][j] + kMaximumSlack;
+      for (int j = 0; j < 2; ++j) far |= fmaxf(score[c][j], score[c][j + 2]) * factor > maximum[c][j] + kSlack;
     if (!__any_sync(kAllLanes, far)) return;
 #pragma unroll
     for (int c = 0; c < kColumns; ++c)
@@ -287,11 +311,6 @@ struct Accumulator {
   /// valid: tokens of the tile that exist; the others are zero in the stage.
   __device__ void add_tile(unsigned stage, int valid) {
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
-#ifdef NO_MATH
-    const uint4 x = load_shared16(stage);
-    out[0][0][0] += __uint_as_float(x.x ^ x.y);
-    return;
-#endif
     float score[kColumns][4];
     add_scores(stage, score);
     if (valid < kTileTokens) {
@@ -310,38 +329,40 @@ struct Accumulator {
         score[c][i] = exp2_fast(fmaf(score[c][i], factor, -maximum[c][i % 2]));
         sum[c][i % 2] += score[c][i];
       }
-      p[c][0] = transpose(pack<kHalf>(score[c][0], score[c][1]));
-      p[c][1] = transpose(pack<kHalf>(score[c][2], score[c][3]));
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        p[c][i] = transpose(kCodes ? halves_of_e4m3(e4m3_of(score[c][2 * i] * per_code, score[c][2 * i + 1] * per_code))
+                                   : pack<kHalf>(score[c][2 * i], score[c][2 * i + 1]));
     }
     add_values(stage + R::kTileBytes, p);
   }
 
   __device__ void add_values(unsigned stage, const unsigned (&p)[kColumns][2]) {
-    constexpr int kPerRow = R::kPieces / 4;
+    const int lane = static_cast<int>(threadIdx.x) % 32, row = lane % 8, matrix = lane / 8;
+    if constexpr (R::kFp8) {  // an element of a matrix is two codes, of dims 2g and 2g + 1: rows g and g + 8 of a
+                              // product
+      const unsigned base = stage + (matrix % 2 * 8 + row) * R::kRowBytes + (matrix / 2 ^ row) * 16;
 #pragma unroll
-    for (int j = 0; j < kPerRow; ++j) {
-      uint4 v[4];
+      for (int j = 0; j < 4; ++j) {
+        unsigned v[4];
+        load_matrices_transposed(v, base ^ (j * 32));
 #pragma unroll
-      for (int i = 0; i < 4; ++i) v[i] = load_shared16(stage + (i * kPerRow + j) * 512);
+        for (int h = 0; h < 2; ++h) {
+          const unsigned x = __byte_perm(v[2 * h], 0, 0x3120), y = __byte_perm(v[2 * h + 1], 0, 0x3120);
+          const unsigned a[4] = {halves_of_e4m3(x), halves_of_e4m3(x >> 16), halves_of_e4m3(y),
+                                 halves_of_e4m3(y >> 16)};
 #pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        if constexpr (R::kFp8) {
-#pragma unroll
-          for (int h = 0; h < 2; ++h) {  // a word holds four dims: two products of two rows
-            const unsigned x = __byte_perm(word(v[0], w), word(v[1], w), h ? 0x7362 : 0x5140);
-            const unsigned y = __byte_perm(word(v[2], w), word(v[3], w), h ? 0x7362 : 0x5140);
-            const unsigned a[4] = {halves_of_e4m3(x), halves_of_e4m3(x >> 16), halves_of_e4m3(y),
-                                   halves_of_e4m3(y >> 16)};
-#pragma unroll
-            for (int c = 0; c < kColumns; ++c) multiply<kHalf>(out[c][2 * w + h], a, p[c][0], p[c][1]);
-          }
-        } else {
-          const unsigned a[4] = {
-              __byte_perm(word(v[0], w), word(v[1], w), 0x5410), __byte_perm(word(v[0], w), word(v[1], w), 0x7632),
-              __byte_perm(word(v[2], w), word(v[3], w), 0x5410), __byte_perm(word(v[2], w), word(v[3], w), 0x7632)};
-#pragma unroll
-          for (int c = 0; c < kColumns; ++c) multiply<kHalf>(out[c][4 * j + w], a, p[c][0], p[c][1]);
+          for (int c = 0; c < kColumns; ++c) multiply<kHalf>(out[c][2 * j + h], a, p[c][0], p[c][1]);
         }
+      }
+    } else {
+      const unsigned base = stage + (matrix / 2 * 8 + row) * R::kRowBytes + (matrix % 2 ^ row) * 16;
+#pragma unroll
+      for (int m = 0; m < 8; ++m) {
+        unsigned a[4];
+        load_matrices_transposed(a, base ^ (m * 32));
+#pragma unroll
+        for (int c = 0; c < kColumns; ++c) multiply<kHalf>(out[c][m], a, p[c][0], p[c][1]);
       }
     }
   }
@@ -355,7 +376,7 @@ struct Accumulator {
         for (int step = 4; step < 32; step *= 2) sum[c][j] += __shfl_xor_sync(kAllLanes, sum[c][j], step);
   }
 
-  /// Writes outputs of a column of queries as pairs of neighbouring dims: [m][j][lane].
+  /// Writes outputs of a column of queries as pairs of dims (see Pair): [m][j][lane].
   __device__ void save(float2* pairs, int c) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
@@ -365,15 +386,15 @@ struct Accumulator {
   }
 };
 
-/// The place of a pair of outputs as Accumulator::save() writes them.
+/// The place of a pair of outputs as Accumulator::save() writes them: dims dim and dim + kStep.
 template <KvDtype kDtype>
 struct Pair {
+  static constexpr int kStep = kDtype == KvDtype::kFp8E4M3 ? 1 : 8;
   int query, dim;  // query within its column of 8
   __device__ explicit Pair(int index) {
     const int lane = index % 32, j = index / 32 % 2, m = index / 64;
     query = lane % 4 * 2 + j;
-    const int g = lane / 4, piece = m / 4;
-    dim = (kDtype == KvDtype::kFp8E4M3 ? g * 16 + 8 * piece : (g + 8 * piece) * 8) + 2 * (m % 4);
+    dim = 16 * m + lane / 4 * (kStep == 1 ? 2 : 1);
   }
 };
 
@@ -414,9 +435,16 @@ __device__ inline Part add_up(int n, const Load& load) {
   return total;
 }
 
+template <int kStep>
 __device__ inline void store_pair(__nv_bfloat16* rows, int query, int dim, const Part& part, float v_scale) {
   const float scale = v_scale / part.sum;
-  *reinterpret_cast<unsigned*>(rows + query * kHeadDim + dim) = pack<false>(part.out.x * scale, part.out.y * scale);
+  __nv_bfloat16* to = rows + query * kHeadDim + dim;
+  if constexpr (kStep == 1) {
+    *reinterpret_cast<unsigned*>(to) = pack<false>(part.out.x * scale, part.out.y * scale);
+  } else {
+    to[0] = __float2bfloat16_rn(part.out.x * scale);
+    to[kStep] = __float2bfloat16_rn(part.out.y * scale);
+  }
 }
 
 /// A thread block leaves at most two parts: of the item it begins in the middle of or at (slot 0), and of the one that
@@ -427,28 +455,27 @@ __device__ inline float2* part_of(float2* parts, int block, int slot) {
 
 template <KvDtype kDtype, int kColumns>
 constexpr int shared_bytes(int num_seqs) {
-  return Ring<kDtype>::kBytes + (num_seqs + 2) * static_cast<int>(sizeof(int));
+  return Ring<kDtype>::kBytes + Sequences::bytes(num_seqs);
 }
 
-template <KvDtype kDtype, int kColumns>
+template <KvDtype kDtype, int kColumns, bool kCodes>
 __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
     decode_attention_kernel(const __grid_constant__ DecodeAttention op, const Shape shape) {
   using R = Ring<kDtype>;
   constexpr int kWarps = R::kWarps, kThreads = R::kThreads;
-  extern __shared__ __align__(128) char shared[];
-  int* tiles_before = reinterpret_cast<int*>(shared + R::kBytes);
+  extern __shared__ __align__(1024) char shared[];
+  Sequences sequences(shared + R::kBytes, op.batch.num_seqs);
   __shared__ float2 ends[kWarps][8 * kColumns];  // maximum and sum
   __shared__ const float2* saved[kWarps];
   __shared__ bool is_last;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
 
-  let_next_start();
-  if (warp == 0) count_tiles(op.batch, tiles_before);
+  if (warp == 0) sequences.load(op.batch);
   __syncthreads();
   Slices slices;
-  slices.total = tiles_before[op.batch.num_seqs] * op.cache.kv_heads;
-  slices.blocks = min(static_cast<int>(gridDim.x), max(1, slices.total / shape.min_tiles));
-  const int items = tiles_before[op.batch.num_seqs + 1] * op.cache.kv_heads;
+  slices.total = sequences.tiles_before[op.batch.num_seqs] * op.cache.kv_heads;
+  slices.blocks = min(static_cast<int>(gridDim.x), max(1, slices.total / kMinTiles));
+  const int items = *sequences.active * op.cache.kv_heads;
   if (items > 0 && items <= slices.blocks) {
     const int whole = slices.blocks / items * items;
     if (16 * whole >= 15 * slices.blocks) slices.blocks = whole;
@@ -460,9 +487,9 @@ __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
   }
   const int begin = slices.begin(block), end = slices.begin(block + 1);
 
-  TileFinder<kWarps> finder(op, tiles_before, shape.log2_block - 4, begin + warp, end);
+  TileFinder<kWarps> finder(op, sequences, shape.log2_block - 4, begin + warp, end);
   char* own_ring = shared + warp * R::kStages * R::kStageBytes;
-  const unsigned ring = shared_address(own_ring) + lane * 16;
+  const unsigned ring = shared_address(own_ring);
   unsigned deferred = 0;
 #pragma unroll
   for (int i = 0; i < R::kStages - 1; ++i) {
@@ -476,6 +503,7 @@ __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
     commit_copies();
   }
   wait_for_previous();
+  let_next_start();
   if (deferred) {
 #pragma unroll
     for (int i = 0; i < R::kStages - 1; ++i)
@@ -486,33 +514,36 @@ __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
   }
 
   int next = R::kStages - 1, next_stage = R::kStages - 1;  // tile to copy, and where to
-  Accumulator<kDtype, kColumns> acc;
+  Accumulator<kDtype, kColumns, kCodes> acc;
+  acc.per_code = kCodes ? 1.0f / op.prob_scale : 1.0f;
   int* counters = static_cast<int*>(op.workspace);
   float2* parts = reinterpret_cast<float2*>(counters + shape.counters);
   int stage = 0, tile = begin + warp;
   for (int at = begin; at < end;) {
-    const Item item = find_item(tiles_before, op.batch.num_seqs, op.cache.kv_heads, at);
+    const Item item = find_item(sequences.tiles_before, op.batch.num_seqs, op.cache.kv_heads, at);
     const int stop = min(item.end, end);
-    const int length = op.batch.kv_length[item.sequence];
-    const std::int64_t row = static_cast<std::int64_t>(op.batch.first_row[item.sequence]) * op.heads;
+    const int length = sequences.length[item.sequence];
+    const std::int64_t row = static_cast<std::int64_t>(sequences.first_row[item.sequence]) * op.heads;
     const std::int64_t offset = (row + item.kv_head * shape.group) * kHeadDim;
     acc.clear();
     if (tile < stop)
       acc.load_queries(static_cast<const __nv_bfloat16*>(op.q) + offset, shape.group,
-                       R::kFp8 ? op.cache.k_scale[item.kv_head] : 1.0f);
+                       R::kFp8 ? op.cache.k_scale[item.kv_head] : 1.0f, kCodes ? op.q_scale[item.kv_head] : 1.0f);
     if (deferred) {
-      wait_copies<0>();
+      wait_copies<0>();  // the copies above are one group more than the loop counts
       deferred = 0;
     }
     for (; tile < stop; tile += kWarps) {
       std::int64_t place;
       int valid;
       finder.find(next, place, valid);
+      __syncwarp();  // all lanes have read what was in the stage
       if (valid > 0) copy_tile<kDtype>(op.cache, place, valid & ~kNewest, ring + next_stage * R::kStageBytes);
       commit_copies();
       ++next;
       next_stage = next_stage + 1 == R::kStages ? 0 : next_stage + 1;
       wait_copies<R::kStages - 1>();
+      __syncwarp();
       acc.add_tile(ring + stage * R::kStageBytes, min(kTileTokens, length - (tile - item.begin) * kTileTokens));
       stage = stage + 1 == R::kStages ? 0 : stage + 1;
     }
@@ -530,7 +561,7 @@ __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
     }
     const int first_warp = (at - begin) % kWarps, warps = min(kWarps, stop - at);
     const bool complete = item.begin >= begin && item.end <= end;
-    const float v_scale = R::kFp8 ? op.cache.v_scale[item.kv_head] : 1.0f;
+    const float v_scale = (R::kFp8 ? op.cache.v_scale[item.kv_head] : 1.0f) * (kCodes ? op.prob_scale : 1.0f);
     __nv_bfloat16* rows = static_cast<__nv_bfloat16*>(op.out) + offset;
     float2* part = part_of(parts, block, begin >= item.begin ? 0 : 1);
 #pragma unroll
@@ -547,7 +578,7 @@ __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
         });
         if (query >= shape.group) continue;
         if (complete) {
-          store_pair(rows, query, pair.dim, sum, v_scale);
+          store_pair<Pair<kDtype>::kStep>(rows, query, pair.dim, sum, v_scale);
         } else {
           part[c * kPairs + i] = sum.out;
           if (pair.dim == 0) part[kMaxGroup * kHeadDim / 2 + query] = make_float2(sum.maximum, sum.sum);
@@ -576,7 +607,7 @@ __global__ void __launch_bounds__(Ring<kDtype>::kThreads, 1)
             e = __ldcg(from + kMaxGroup * kHeadDim / 2 + query);
             out = __ldcg(from + i);
           });
-          store_pair(rows, query, pair.dim, sum, v_scale);
+          store_pair<Pair<kDtype>::kStep>(rows, query, pair.dim, sum, v_scale);
         }
       }
     }
@@ -593,15 +624,15 @@ int multiprocessors() {
 
 int counter_ints(int num_seqs, int kv_heads) { return (num_seqs * kv_heads + 63) / 64 * 64; }
 
-template <KvDtype kDtype, int kColumns>
+template <KvDtype kDtype, int kColumns, bool kCodes>
 cudaError_t start(const DecodeAttention& op, const Shape& shape, cudaStream_t stream) {
   const int bytes = shared_bytes<kDtype, kColumns>(op.batch.num_seqs);
-  const auto kernel = decode_attention_kernel<kDtype, kColumns>;
+  const auto kernel = decode_attention_kernel<kDtype, kColumns, kCodes>;
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
   const long long tiles = static_cast<long long>(op.batch.num_seqs) * op.cache.kv_heads *
                           ((op.max_kv_length + kTileTokens - 1) / kTileTokens);
-  const int grid = static_cast<int>(std::clamp<long long>(tiles / shape.min_tiles, 1, multiprocessors()));
+  const int grid = static_cast<int>(std::clamp<long long>(tiles / kMinTiles, 1, multiprocessors()));
   return launch(kernel, grid, Ring<kDtype>::kThreads, bytes, stream, op, shape);
 }
 
@@ -617,16 +648,19 @@ cudaError_t decode_attention(const DecodeAttention& op, cudaStream_t stream) {
   Shape shape;
   shape.group = op.heads / op.cache.kv_heads;
   shape.counters = counter_ints(op.batch.num_seqs, op.cache.kv_heads);
-  shape.min_tiles = getenv("MIN_TILES") ? atoi(getenv("MIN_TILES")) : 8;
   shape.log2_block = 4;
   while ((1 << shape.log2_block) < op.cache.block_size) ++shape.log2_block;
   if (shape.group < 1 || shape.group > kMaxGroup || shape.group * op.cache.kv_heads != op.heads ||
       (1 << shape.log2_block) != op.cache.block_size || op.batch.num_seqs > kMaxDecodeSequences)
     return cudaErrorInvalidValue;
-  const bool fp8 = op.cache.dtype == KvDtype::kFp8E4M3;
-  if (shape.group <= 8)
-    return fp8 ? start<KvDtype::kFp8E4M3, 1>(op, shape, stream) : start<KvDtype::kBFloat16, 1>(op, shape, stream);
-  return fp8 ? start<KvDtype::kFp8E4M3, 2>(op, shape, stream) : start<KvDtype::kBFloat16, 2>(op, shape, stream);
+  const auto start_group = [&](auto one, auto two) { return (shape.group <= 8 ? one : two)(op, shape, stream); };
+  constexpr KvDtype kFp8 = KvDtype::kFp8E4M3, kBf16 = KvDtype::kBFloat16;
+  if (op.q_scale) {
+    if (op.cache.dtype != kFp8 || !(op.prob_scale > 0)) return cudaErrorInvalidValue;
+    return start_group(start<kFp8, 1, true>, start<kFp8, 2, true>);
+  }
+  if (op.cache.dtype == kFp8) return start_group(start<kFp8, 1, false>, start<kFp8, 2, false>);
+  return start_group(start<kBf16, 1, false>, start<kBf16, 2, false>);
 }
 
 }  // namespace qwenbench::kernels

@@ -18,6 +18,10 @@ struct DecodeAttention {
   int max_kv_length;  // no sequence is longer; sizes the grid, which depends on no device data
   void* workspace;    // decode_attention_workspace_bytes(); zeroed once before the first launch, which every launch
                       // leaves ready for the next one on the same stream
+  // FP8 attention, of an FP8 cache only: where q_scale (device [kv_heads]) is not null, the queries are rounded to
+  // e4m3(q / q_scale) and the weights exp(score - running maximum) to e4m3(weight / prob_scale) before the products.
+  const float* q_scale = nullptr;
+  float prob_scale = 0.00390625f;  // 2^-8
 };
 
 constexpr int kMaxDecodeSequences = 1024;

@@ -82,6 +82,7 @@ struct FlashTile {
   }
 
   /// score becomes exp(score * factor - reference), factor including log2 e; the sums follow.
+  template <bool kCodes>
   __device__ void exponentiate(float factor) {
     float top[4];
     bool far = false;
@@ -92,7 +93,7 @@ struct FlashTile {
       for (int n = 0; n < 2 * kPairs; ++n)
         top[r] = fmaxf(top[r], fmaxf(score[r / 2][n][r % 2 * 2], score[r / 2][n][r % 2 * 2 + 1]));
       top[r] *= factor;
-      far |= top[r] > maximum[r] + kMaximumSlack;
+      far |= top[r] > maximum[r] + (kCodes ? 0.0f : kMaximumSlack);
     }
     if (__any_sync(kAllLanes, far)) raise_maximum(top);
 #pragma unroll
@@ -124,8 +125,9 @@ struct FlashTile {
     }
   }
 
-  /// out += exponentials * V
-  __device__ void add_values(unsigned values) {
+  /// out += exponentials * V; kCodes: e4m3(exponentials * per_code) * V
+  template <bool kCodes>
+  __device__ void add_values(unsigned values, float per_code) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const unsigned v_row = values + (lane % 16) * kRowBytes + lane / 16 * 16;
 #pragma unroll
@@ -134,8 +136,11 @@ struct FlashTile {
 #pragma unroll
       for (int m = 0; m < 2; ++m)
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-          a[m][i] = pack<false>(score[m][2 * k + i / 2][i % 2 * 2], score[m][2 * k + i / 2][i % 2 * 2 + 1]);
+        for (int i = 0; i < 4; ++i) {
+          const float* pair = &score[m][2 * k + i / 2][i % 2 * 2];
+          a[m][i] =
+              kCodes ? bf16_of_e4m3(e4m3_of(pair[0] * per_code, pair[1] * per_code)) : pack<false>(pair[0], pair[1]);
+        }
 #pragma unroll
       for (int s = 0; s < kSteps; ++s) {
         unsigned b[4];
@@ -170,11 +175,12 @@ struct FlashTile {
 
 /// One pass over the keys: copies of the next keys and values run behind the products. copy_keys(tile) and
 /// copy_values(tile) start the copies of 64 rows; all rows attend to the first unmasked_keys keys, and row r to those
-/// up to last_key(r). The queries are being copied when this is called, uncommitted.
-template <int kOctets, class CopyKeys, class CopyValues, class LastKey>
+/// up to last_key(r). The queries are being copied when this is called, uncommitted. kCodes:
+/// exponentials are rounded to E4M3 codes, per_code to one.
+template <bool kCodes = false, int kOctets, class CopyKeys, class CopyValues, class LastKey>
 __device__ inline void pass_over_keys(FlashTile<kOctets>& tile, unsigned shared, int tiles, float factor,
                                       int unmasked_keys, const LastKey& last_key, const CopyKeys& copy_keys,
-                                      const CopyValues& copy_values) {
+                                      const CopyValues& copy_values, float per_code = 1.0f) {
   using Tile = FlashTile<kOctets>;
   const unsigned queries = shared + static_cast<unsigned>(threadIdx.x) / 32 * 32 * Tile::kRowBytes;
   const unsigned keys = shared + Tile::kQueryBytes, values = keys + Tile::kKeyBytes;
@@ -192,8 +198,8 @@ __device__ inline void pass_over_keys(FlashTile<kOctets>& tile, unsigned shared,
     if (j + 1 < tiles) copy_keys(j + 1);
     commit_copies();
     if ((j + 1) * kFlashKeys > unmasked_keys) tile.mask(j * kFlashKeys, last_key);
-    tile.exponentiate(factor);
-    tile.add_values(values);
+    tile.template exponentiate<kCodes>(factor);
+    tile.template add_values<kCodes>(values, per_code);
   }
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/flash_attention.cuh"
+#include "kernels/launch.h"
 #include "kernels/prefill_attention.h"
 
 namespace qwenbench::kernels {
@@ -86,6 +87,8 @@ __global__ void expand_kernel(const __grid_constant__ Pass pass) {
   const auto count = [&](int s) { return blocks_of(pass, s); };
   const int index = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const Place place = find(pass.op.batch.num_seqs, index, count);
+  wait_for_previous();  // before any block ends, too: or the launch might end before what comes before it
+  let_next_start();
   if (place.sequence < 0) return;
   const KvLayer& cache = pass.op.cache;
   const int block =
@@ -99,9 +102,7 @@ __global__ void expand_kernel(const __grid_constant__ Pass pass) {
       unsigned w[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const unsigned halves = halves_of_e4m3((j < 2 ? v.x : v.y) >> (j % 2 * 16));
-        const float2 x = __half22float2(*reinterpret_cast<const __half2*>(&halves));
-        w[j] = pack<false>(x.x, x.y);
+        w[j] = bf16_of_e4m3((j < 2 ? v.x : v.y) >> (j % 2 * 16));
       }
       *reinterpret_cast<uint4*>(target + to + i) = make_uint4(w[0], w[1], w[2], w[3]);
     }
@@ -194,10 +195,29 @@ __device__ inline int position_of(const Pass& pass, const QueryTile& tile, int i
   return batch.kv_length[tile.sequence] - batch.num_rows[tile.sequence] + token - batch.first_row[tile.sequence];
 }
 
+/// Rounds the queries that this thread copied to E4M3, once they are here.
+__device__ inline void round_queries(char* shared, float q_scale) {
+  wait_copies<0>();
+  const int thread = static_cast<int>(threadIdx.x), chunk = thread % 16;
+#pragma unroll 4
+  for (int i = thread / 16; i < kFlashRows; i += kFlashThreads / 16) {
+    auto* at = reinterpret_cast<uint4*>(shared + i * Tile::kRowBytes + chunk * 16);
+    const uint4 v = *at;
+    const auto round = [&](unsigned pair) {
+      return bf16_of_e4m3(e4m3_of(__fdiv_rn(bf16_low(pair), q_scale), __fdiv_rn(bf16_high(pair), q_scale)));
+    };
+    *at = make_uint4(round(v.x), round(v.y), round(v.z), round(v.w));
+  }
+}
+
+/// kCodes: queries and exponentials are rounded to E4M3.
+template <bool kCodes>
 __global__ void __launch_bounds__(kFlashThreads, 2) prefill_attention_kernel(const __grid_constant__ Pass pass) {
   extern __shared__ __align__(128) char memory[];
   const unsigned shared = shared_address(memory);
   const QueryTile queries = find_query_tile(pass);
+  wait_for_previous();
+  let_next_start();
   if (queries.sequence < 0) return;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32, lane = thread % 32;
   const int local_head = static_cast<int>(blockIdx.y), kv_head = pass.first_head + local_head;
@@ -208,7 +228,15 @@ __global__ void __launch_bounds__(kFlashThreads, 2) prefill_attention_kernel(con
   last_key[thread] = position_of(pass, queries, thread);
   const int shortest = position_of(pass, queries, 0), longest = position_of(pass, queries, queries.count - 1);
   const bool fp8 = pass.op.cache.dtype == KvDtype::kFp8E4M3;
-  const float factor = kLog2E * 0.08838834764831845f * (fp8 ? pass.op.cache.k_scale[kv_head] : 1.0f);
+  float factor = kLog2E * 0.08838834764831845f * (fp8 ? pass.op.cache.k_scale[kv_head] : 1.0f);
+  float out_scale = fp8 ? pass.op.cache.v_scale[kv_head] : 1.0f;
+  if constexpr (kCodes) {
+    const float q_scale = pass.op.q_scale[kv_head];
+    factor *= q_scale;
+    out_scale *= pass.op.prob_scale;
+    commit_copies();
+    round_queries(memory, q_scale);
+  }
 
   KvCopier copier = {pass,
                      pass.op.batch.block_table + static_cast<std::int64_t>(queries.sequence) * pass.op.batch.max_blocks,
@@ -221,16 +249,17 @@ __global__ void __launch_bounds__(kFlashThreads, 2) prefill_attention_kernel(con
   copier.announce(0);
   __syncthreads();
   Tile tile;
-  pass_over_keys(
+  pass_over_keys<kCodes>(
       tile, shared, longest / kFlashKeys + 1, factor, shortest + 1, [&](int row) { return last_key[row]; },
       [&](int j) { copier.copy(pass.k, shared + Tile::kQueryBytes, j); },
       [&](int j) {
         copier.copy(pass.v, shared + Tile::kQueryBytes + Tile::kKeyBytes, j);
         copier.announce(j + 1);
-      });
+      },
+      kCodes ? 1.0f / pass.op.prob_scale : 1.0f);
 
   auto* rows = reinterpret_cast<__nv_bfloat16*>(memory) + warp * 32 * Tile::kStride;
-  tile.finish(rows, fp8 ? pass.op.cache.v_scale[kv_head] : 1.0f);
+  tile.finish(rows, out_scale);
 #pragma unroll 4
   for (int i = lane; i < 32 * 16; i += 32) {
     const int row = i / 16, chunk = i % 16;
@@ -250,17 +279,20 @@ std::size_t expanded_bytes_per_head(long long max_total_kv, int num_seqs, int bl
          sizeof(__nv_bfloat16);
 }
 
-cudaError_t launch(const Pass& pass, cudaStream_t stream) {
+template <bool kCodes>
+cudaError_t start(const Pass& pass, cudaStream_t stream) {
   const PrefillAttention& op = pass.op;
+  const auto kernel = prefill_attention_kernel<kCodes>;
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kBytes);
+  if (error != cudaSuccess) return error;
   if (pass.expanded) {
     const dim3 grid(static_cast<unsigned>(expanded_blocks(op.max_total_kv, op.batch.num_seqs, op.cache.block_size)),
                     pass.num_heads);
-    expand_kernel<<<grid, 128, 0, stream>>>(pass);
+    error = launch(expand_kernel, grid, 128, 0, stream, pass);
+    if (error != cudaSuccess) return error;
   }
-  const int rows_per_tile = kFlashRows / pass.group;
-  const dim3 grid((op.rows + rows_per_tile - 1) / rows_per_tile + op.batch.num_seqs - 1, pass.num_heads);
-  prefill_attention_kernel<<<grid, kFlashThreads, Tile::kBytes, stream>>>(pass);
-  return cudaGetLastError();
+  const dim3 grid(ceil_div(op.rows, kFlashRows / pass.group) + op.batch.num_seqs - 1, pass.num_heads);
+  return launch(kernel, grid, kFlashThreads, Tile::kBytes, stream, pass);
 }
 
 }  // namespace
@@ -279,15 +311,13 @@ cudaError_t prefill_attention(const PrefillAttention& op, cudaStream_t stream) {
   if (pass.group < 1 || pass.group > kFlashRows || pass.group * op.cache.kv_heads != op.heads ||
       (1 << pass.log2_block) != op.cache.block_size)
     return cudaErrorInvalidValue;
-  const cudaError_t error =
-      cudaFuncSetAttribute(prefill_attention_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kBytes);
-  if (error != cudaSuccess) return error;
+  if (op.q_scale && (op.cache.dtype != KvDtype::kFp8E4M3 || !(op.prob_scale > 0))) return cudaErrorInvalidValue;
   pass.expanded = op.cache.dtype == KvDtype::kFp8E4M3;
   pass.first_head = 0;
   pass.num_heads = op.cache.kv_heads;
   pass.k = static_cast<__nv_bfloat16*>(op.cache.k);
   pass.v = static_cast<__nv_bfloat16*>(op.cache.v);
-  if (!pass.expanded) return launch(pass, stream);
+  if (!pass.expanded) return start<false>(pass, stream);
 
   const std::size_t per_head = expanded_bytes_per_head(op.max_total_kv, op.batch.num_seqs, op.cache.block_size);
   const int at_once = static_cast<int>(std::min<std::size_t>(op.workspace_bytes / per_head, op.cache.kv_heads));
@@ -296,7 +326,7 @@ cudaError_t prefill_attention(const PrefillAttention& op, cudaStream_t stream) {
   pass.v = pass.k + per_head / (2 * sizeof(__nv_bfloat16)) * at_once;
   for (; pass.first_head < op.cache.kv_heads; pass.first_head += at_once) {
     pass.num_heads = std::min(at_once, op.cache.kv_heads - pass.first_head);
-    const cudaError_t launched = launch(pass, stream);
+    const cudaError_t launched = op.q_scale ? start<true>(pass, stream) : start<false>(pass, stream);
     if (launched != cudaSuccess) return launched;
   }
   return cudaSuccess;

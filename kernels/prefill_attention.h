@@ -21,6 +21,8 @@ struct PrefillAttention {
       max_total_kv;  // at least the sum of kv_length over the sequences that are computed: sizes grid and workspace
   void* workspace;   // an FP8 cache needs it: prefill_attention_workspace_bytes()
   std::size_t workspace_bytes;
+  const float* q_scale = nullptr;  // FP8 attention, as of DecodeAttention
+  float prob_scale = 0.00390625f;
 };
 
 /// Bytes that hold K and V of all KV heads in 16 bits. Less will do, and costs speed: at least those of one KV head.

@@ -1,4 +1,5 @@
 #include "kernels/attention_device.cuh"
+#include "kernels/launch.h"
 #include "kernels/qk_norm_rope_append.h"
 
 namespace qwenbench::kernels {
@@ -64,9 +65,9 @@ __device__ inline unsigned codes_of(const float (&x)[4], float scale) {
   unsigned codes = 0;
 #pragma unroll
   for (int i = 0; i < 4; i += 2) {
-    const float2 scaled = make_float2(__fdiv_rn(__bfloat162float(__float2bfloat16_rn(x[i])), scale),
-                                      __fdiv_rn(__bfloat162float(__float2bfloat16_rn(x[i + 1])), scale));
-    codes |= static_cast<unsigned>(__nv_cvt_float2_to_fp8x2(scaled, __NV_SATFINITE, __NV_E4M3)) << (8 * i);
+    codes |= e4m3_of(__fdiv_rn(__bfloat162float(__float2bfloat16_rn(x[i])), scale),
+                     __fdiv_rn(__bfloat162float(__float2bfloat16_rn(x[i + 1])), scale))
+             << (8 * i);
   }
   return codes;
 }
@@ -95,6 +96,8 @@ __global__ void __launch_bounds__(kThreads) qk_norm_rope_append_kernel(const __g
   const int lane = static_cast<int>(threadIdx.x) % kLanesPerHead;
 
   const auto* in = static_cast<const __nv_bfloat16*>(op.qkv) + at * kHeadDim;
+  wait_for_previous();
+  let_next_start();
   Vector8 x;
   load4(in + 4 * lane, x.low);
   load4(in + kHalfDim + 4 * lane, x.high);
@@ -130,8 +133,8 @@ cudaError_t qk_norm_rope_append(const QkNormRopeAppend& op, cudaStream_t stream)
   if (op.tokens == 0) return cudaSuccess;
   const std::int64_t threads =
       static_cast<std::int64_t>(op.tokens) * (op.heads + 2 * op.cache.kv_heads) * kLanesPerHead;
-  qk_norm_rope_append_kernel<<<static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0, stream>>>(op);
-  return cudaGetLastError();
+  return launch(qk_norm_rope_append_kernel, static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0,
+                stream, op);
 }
 
 }  // namespace qwenbench::kernels

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "kernels/launch.h"
 #include "kernels/rope_table.h"
 
 namespace qwenbench::kernels {
@@ -17,6 +18,8 @@ __global__ void rope_table_kernel(const int* positions, int tokens, const __grid
                                   float* sin) {
   const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int token = index / kPairs, j = index % kPairs;
+  wait_for_previous();
+  let_next_start();
   if (token >= tokens) return;
   int axis = j % 3;
   if ((axis == 1 && j >= 3 * f.section_h) || (axis == 2 && j >= 3 * f.section_w)) axis = 0;
@@ -37,9 +40,8 @@ cudaError_t rope_table(const int* positions, int tokens, const int (&section)[3]
   f.section_h = section[1];
   f.section_w = section[2];
   constexpr int kThreads = 256;
-  rope_table_kernel<<<(tokens * kPairs + kThreads - 1) / kThreads, kThreads, 0, stream>>>(positions, tokens, f, cos,
-                                                                                          sin);
-  return cudaGetLastError();
+  return launch(rope_table_kernel, ceil_div(tokens * kPairs, kThreads), kThreads, 0, stream, positions, tokens, f, cos,
+                sin);
 }
 
 }  // namespace qwenbench::kernels

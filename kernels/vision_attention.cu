@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/flash_attention.cuh"
+#include "kernels/launch.h"
 #include "kernels/vision_attention.h"
 
 namespace qwenbench::kernels {
@@ -42,6 +43,8 @@ __global__ void __launch_bounds__(kFlashThreads, 2) vision_attention_kernel(cons
     for (int row = static_cast<int>(threadIdx.x); row < kFlashRows + 2 * kFlashKeys; row += kFlashThreads)
       *reinterpret_cast<uint4*>(memory + row * Tile::kRowBytes + kOctets * 16) = make_uint4(0, 0, 0, 0);
   }
+  wait_for_previous();
+  let_next_start();
   copy_rows<kOctets, kFlashRows>(p, q, shared, first);
   Tile tile;
   pass_over_keys(
@@ -64,14 +67,13 @@ __global__ void __launch_bounds__(kFlashThreads, 2) vision_attention_kernel(cons
 }
 
 template <int kOctets>
-cudaError_t launch(const Picture& picture, cudaStream_t stream) {
+cudaError_t start(const Picture& picture, cudaStream_t stream) {
   const auto kernel = vision_attention_kernel<kOctets>;
   constexpr int kBytes = FlashTile<kOctets>::kBytes;
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (error != cudaSuccess) return error;
   const dim3 grid((picture.patches + kFlashRows - 1) / kFlashRows, picture.heads);
-  kernel<<<grid, kFlashThreads, kBytes, stream>>>(picture);
-  return cudaGetLastError();
+  return launch(kernel, grid, kFlashThreads, kBytes, stream, picture);
 }
 
 }  // namespace
@@ -82,11 +84,11 @@ cudaError_t vision_attention(const void* qkv, void* out, int patches, int heads,
   const Picture picture = {
       static_cast<const __nv_bfloat16*>(qkv),          static_cast<__nv_bfloat16*>(out), patches, heads, head_dim,
       kLog2E / std::sqrt(static_cast<float>(head_dim))};
-  if (head_dim <= 32) return launch<4>(picture, stream);
-  if (head_dim <= 64) return launch<8>(picture, stream);
-  if (head_dim <= 72) return launch<9>(picture, stream);
-  if (head_dim <= 96) return launch<12>(picture, stream);
-  return launch<16>(picture, stream);
+  if (head_dim <= 32) return start<4>(picture, stream);
+  if (head_dim <= 64) return start<8>(picture, stream);
+  if (head_dim <= 72) return start<9>(picture, stream);
+  if (head_dim <= 96) return start<12>(picture, stream);
+  return start<16>(picture, stream);
 }
 
 }  // namespace qwenbench::kernels

@@ -1,4 +1,5 @@
 #include "kernels/attention_device.cuh"
+#include "kernels/launch.h"
 #include "kernels/vision_rope.h"
 
 namespace qwenbench::kernels {
@@ -11,6 +12,8 @@ __global__ void vision_rope_kernel(__nv_bfloat16* qkv, const float* cos, const f
   using namespace device;
   const int half = head_dim / 2, quads = half / 4, patch = static_cast<int>(blockIdx.x);
   __nv_bfloat16* row = qkv + static_cast<std::int64_t>(patch) * 3 * heads * head_dim;
+  wait_for_previous();
+  let_next_start();
   for (int i = static_cast<int>(threadIdx.x); i < 2 * heads * quads; i += kThreads) {
     const int j = i % quads * 4;
     __nv_bfloat16* x = row + i / quads * head_dim + j;
@@ -37,8 +40,8 @@ cudaError_t vision_rope(void* qkv, const float* cos, const float* sin, int patch
                         cudaStream_t stream) {
   if (head_dim % 8 != 0) return cudaErrorInvalidValue;
   if (patches == 0) return cudaSuccess;
-  vision_rope_kernel<<<patches, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(qkv), cos, sin, heads, head_dim);
-  return cudaGetLastError();
+  return launch(vision_rope_kernel, patches, kThreads, 0, stream, static_cast<__nv_bfloat16*>(qkv), cos, sin, heads,
+                head_dim);
 }
 
 }  // namespace qwenbench::kernels

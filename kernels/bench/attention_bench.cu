@@ -64,6 +64,35 @@ __global__ void read_kernel(const uint4* data, std::size_t count, uint32_t* sink
   if (sum == 0x12345678u) *sink = sum;
 }
 
+/// Reads what decode attention reads, in its order, and does nothing with it: a sequence's KV head a thread block, 16
+/// tokens of K and of V a warp, where the block table says.
+__global__ void __launch_bounds__(512)
+    gather_kernel(KvLayer cache, PagedBatch batch, int length, int row_bytes, uint32_t* sink) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int items = batch.num_seqs * cache.kv_heads, parts = static_cast<int>(gridDim.x) / items;
+  const int item = static_cast<int>(blockIdx.x) / parts, part = static_cast<int>(blockIdx.x) % parts;
+  const int s = item / cache.kv_heads, head = item % cache.kv_heads;
+  uint32_t sum = 0;
+  for (int tile = part * 16 + warp; tile < length / 16; tile += parts * 16) {
+    const int block = batch.block_table[s * batch.max_blocks + tile * 16 / cache.block_size];
+    const std::size_t row =
+        (static_cast<std::size_t>(block) * cache.kv_heads + head) * cache.block_size + tile * 16 % cache.block_size;
+    const auto* k = static_cast<const char*>(cache.k) + row * row_bytes + lane * 16;
+    const auto* v = static_cast<const char*>(cache.v) + row * row_bytes + lane * 16;
+    for (int i = 0; i < 16 * row_bytes; i += 2048) {
+      uint4 x[8];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        x[j] = __ldcs(reinterpret_cast<const uint4*>(k + i + j * 512));
+        x[j + 4] = __ldcs(reinterpret_cast<const uint4*>(v + i + j * 512));
+      }
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sum ^= x[j].x ^ x[j].y ^ x[j].z ^ x[j].w;
+    }
+  }
+  if (sum == 0x12345678u) *sink = sum;
+}
+
 template <class T>
 T* upload(const std::vector<T>& host) {
   T* data;
@@ -173,7 +202,7 @@ Time time_read(std::size_t bytes) {
   return best;
 }
 
-void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size, bool fp8) {
+void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size, bool fp8, bool codes = false) {
   std::vector<Paged> sets;
   sets.emplace_back(seqs, length, 1, kv_heads, block_size, fp8);
   const std::size_t bytes = sets[0].bytes;
@@ -186,20 +215,35 @@ void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size,
   CHECK_CUDA(cudaMemset(workspace, 0, workspace_bytes));
   const int count = static_cast<int>(sets.size());
   const Time t = time_graph(4 * count, [&](int i, cudaStream_t stream) {
-    CHECK_CUDA(
-        decode_attention({q, out, heads, sets[i % count].cache, sets[i % count].batch, length, workspace}, stream));
+    const Paged& set = sets[i % count];
+    DecodeAttention op = {q, out, heads, set.cache, set.batch, length, workspace};
+    if (codes) op.q_scale = set.cache.k_scale;
+    CHECK_CUDA(decode_attention(op, stream));
   });
+  Time gather = {0, 0, 0};
+  const int items = seqs * kv_heads;
+  if (items <= 264 && !std::getenv("NO_READ")) {
+    gather = time_graph(2 * count, [&](int i, cudaStream_t stream) {
+      const Paged& set = sets[i % count];
+      gather_kernel<<<264 / items * items, 512, 0, stream>>>(set.cache, set.batch, length, fp8 ? 128 : 256,
+                                                             static_cast<uint32_t*>(workspace));
+    });
+    CHECK_CUDA(cudaMemset(workspace, 0, workspace_bytes));
+  }
   for (Paged& set : sets) set.release();
   cudaFree(q);
   cudaFree(out);
   cudaFree(workspace);
-  const Time read = time_read(bytes);
+  const Time read = std::getenv("NO_READ") ? Time{0, 0, 0} : time_read(bytes);
   std::printf(
       "decode %s batch %2d context %5d heads %d/%d block %2d: %8.1f MB %8.2f us (%.2f-%.2f) %5.0f GB/s, read %8.2f us"
-      " %5.0f GB/s, share %.3f\n",
-      fp8 ? "fp8 " : "bf16", seqs, length, heads, kv_heads, block_size, 1e-6 * static_cast<double>(bytes), t.median,
-      t.low, t.high, 1e-3 * static_cast<double>(bytes) / t.median, read.median,
-      1e-3 * static_cast<double>(bytes) / read.median, read.median / t.median);
+      " %5.0f GB/s, share %.3f; gather %.2f us\n",
+      codes ? "fp8x"
+      : fp8 ? "fp8 "
+            : "bf16",
+      seqs, length, heads, kv_heads, block_size, 1e-6 * static_cast<double>(bytes), t.median, t.low, t.high,
+      1e-3 * static_cast<double>(bytes) / t.median, read.median, 1e-3 * static_cast<double>(bytes) / read.median,
+      read.median / t.median, gather.median);
 }
 
 void bench_prefill(int rows, int length, int kv_heads, int heads, bool fp8) {
@@ -279,16 +323,22 @@ int main(int argc, char** argv) {
   CHECK_CUDA(cudaGetDeviceProperties(&properties, 0));
   std::printf("%s, %d multiprocessors\n", properties.name, properties.multiProcessorCount);
   if (only == "quick") {
-    bench_decode(16, 8192, 8, 64, 16, true);
-    bench_decode(16, 32768, 8, 64, 16, true);
-    bench_decode(16, 1024, 8, 64, 16, true);
-    bench_decode(1, 1024, 8, 64, 16, true);
-    bench_decode(1, 8192, 8, 64, 16, true);
-    bench_decode(1, 32768, 8, 64, 16, true);
+    for (const int block : {64, 16}) {
+      bench_decode(16, 8192, 8, 64, block, true);
+      bench_decode(16, 1024, 8, 64, block, true);
+    }
+    bench_decode(16, 32768, 8, 64, 64, true);
+    bench_decode(1, 1024, 8, 64, 64, true);
+    bench_decode(1, 8192, 8, 64, 64, true);
+    bench_decode(1, 32768, 8, 64, 64, true);
     if (argc > 2) return 0;
-    bench_decode(16, 8192, 8, 64, 16, false);
-    bench_decode(1, 8192, 8, 64, 16, false);
-    bench_decode(16, 8192, 4, 32, 16, true);
+    bench_decode(16, 8192, 8, 64, 64, false);
+    bench_decode(1, 8192, 8, 64, 64, false);
+    bench_decode(16, 8192, 4, 32, 64, true);
+    bench_decode(16, 8192, 8, 64, 64, true, true);
+    bench_append(1, 64, 8);
+    bench_append(16, 64, 8);
+    bench_prefill(2048, 8192, 8, 64, true);
     return 0;
   }
   bench_decode(16, 8192, 8, 64, 16, true);
@@ -301,6 +351,7 @@ int main(int argc, char** argv) {
   bench_decode(1, 32768, 8, 64, 16, true);
   bench_decode(16, 8192, 4, 32, 16, true);
   bench_decode(16, 8192, 8, 32, 16, true);
+  bench_decode(16, 8192, 8, 64, 64, true, true);
   bench_prefill(8192, 8192, 8, 64, true);
   bench_prefill(8192, 8192, 8, 64, false);
   bench_prefill(8192, 8192, 4, 32, true);
