@@ -31,36 +31,74 @@ __device__ __forceinline__ void cp_async_wait() {
 __device__ __forceinline__ void init_barrier(std::uint32_t barrier, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
+/// sm_90 copies whole runs by its copy engine, asked by one lane; before it the 32 lanes copy 16 bytes each.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+constexpr bool kCopyEngine = true;
+constexpr int kFullArrivals = 1;
+#else
+constexpr bool kCopyEngine = false;
+constexpr int kFullArrivals = 64;  // every lane after the weights, and after the tokens
+#endif
+
 /// Makes initialized barriers visible to the copy engine.
 __device__ __forceinline__ void fence_barriers() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
 }
 __device__ __forceinline__ void arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-__device__ __forceinline__ void expect_bytes(std::uint32_t barrier, int bytes) {
+__device__ __forceinline__ void expect_bytes([[maybe_unused]] std::uint32_t barrier, [[maybe_unused]] int bytes) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+#endif
+}
+/// Without the copy engine: this lane's copies so far, when they are done, count as one arrival.
+__device__ __forceinline__ void arrive_after_copies([[maybe_unused]] std::uint32_t barrier) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+#endif
 }
 __device__ __forceinline__ void wait_parity(std::uint32_t barrier, std::uint32_t parity) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "again%=: mbarrier.test_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again%=;\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+#else
   asm volatile(
       "{\n.reg .pred done;\n"
       "again%=: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra again%=;\n}" ::"r"(barrier),
       "r"(parity)
       : "memory");
+#endif
 }
-/// bytes (a multiple of 16) from global to shared memory by the copy engine.
-__device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* global, int bytes, std::uint32_t barrier) {
+/// bytes (a multiple of 16) from global to shared memory: by the copy engine, or by `lanes` lanes of the warp in turn.
+__device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* global, int bytes,
+                                          [[maybe_unused]] std::uint32_t barrier, [[maybe_unused]] int lane,
+                                          [[maybe_unused]] int lanes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  for (int i = lane * 16; i < bytes; i += lanes * 16) cp_async16(shared + i, static_cast<const char*>(global) + i);
+#else
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
                "l"(global), "r"(bytes), "r"(barrier)
                : "memory");
+#endif
 }
 
 __device__ __forceinline__ void store_shared(std::uint32_t shared, std::uint32_t value) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(value) : "memory");
 }
 /// Orders this thread's writes to shared memory before what the copy engine writes there next.
-__device__ __forceinline__ void fence_copy_engine() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void fence_copy_engine() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
 
 /// Programmatic dependent launch (sm_90): the next kernel of the stream may start / what this one reads is complete.
 __device__ __forceinline__ void allow_next_kernel() {

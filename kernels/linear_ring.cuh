@@ -1,8 +1,8 @@
 // The frame of the 4-bit decode products y[m, n] = x[m, k] * W^T with few tokens m: a stream of weights, read once.
 //
 // The matrix is cut into tiles of kTileRows rows, and every tile into units of 128 columns; CTA c takes the units
-// [total * c / grid, total * (c + 1) / grid) of all tiles in a row, so that no SM waits for a last wave. One warp of the
-// CTA fills a ring of stages in shared memory, a stage being one unit's weights and the tokens' 128 columns (bulk
+// [total * c / grid, total * (c + 1) / grid) of all tiles in a row, so that no SM waits for a last wave. One warp of
+// the CTA fills a ring of stages in shared memory, a stage being one unit's weights and the tokens' 128 columns (bulk
 // copies that complete on an mbarrier); it starts before x is there (programmatic dependent launch). The others
 // multiply: kRowWarps share the rows of a stage and kSplit sets of them take turns with the stages.
 //
@@ -188,20 +188,20 @@ __device__ __forceinline__ void produce(const typename Format::Weights& w, const
   const auto zero_columns = [&](int slot, int columns) {
     for (int i = lane; i < shape.m * (kUnitK / 2); i += 32)
       if (i % (kUnitK / 2) * 2 >= columns)
-        store_shared(stages + slot * stage_bytes + L::kWeightBytes + i / (kUnitK / 2) * kTokenStride +
-                         i % (kUnitK / 2) * 4,
-                     0);
+        store_shared(
+            stages + slot * stage_bytes + L::kWeightBytes + i / (kUnitK / 2) * kTokenStride + i % (kUnitK / 2) * 4, 0);
     fence_copy_engine();
     __syncwarp();
   };
   const auto copy_weights = [&](int tile, int unit, int slot) {
     const int columns = min(kUnitK, shape.k - unit * kUnitK);
     if (columns < kUnitK) zero_columns(slot, columns);
-    if (lane == 0) {
+    if (lane == 0 || !kCopyEngine) {
       const int blocks = min(L::kRowWarps, Format::row_blocks(w) - tile * L::kRowWarps);
       expect_bytes(full + slot * 8, blocks * Format::kBlockBytes + shape.m * columns * 2);
       Format::copy(w, shape.units, tile * L::kRowWarps, blocks, L::kRowWarps, unit, stages + slot * stage_bytes,
                    full + slot * 8);
+      arrive_after_copies(full + slot * 8);
     }
     __syncwarp();
   };
@@ -209,7 +209,8 @@ __device__ __forceinline__ void produce(const typename Format::Weights& w, const
     const int columns = min(kUnitK, shape.k - unit * kUnitK);
     for (int token = lane; token < shape.m; token += 32)
       copy_bulk(stages + slot * stage_bytes + L::kWeightBytes + token * kTokenStride,
-                x + static_cast<std::size_t>(token) * shape.k + unit * kUnitK, columns * 2, full + slot * 8);
+                x + static_cast<std::size_t>(token) * shape.k + unit * kUnitK, columns * 2, full + slot * 8, 0, 1);
+    arrive_after_copies(full + slot * 8);
   };
   const int first = min(end - begin, shape.stages);
   int tile = begin / shape.units, unit = begin % shape.units;
@@ -249,7 +250,8 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
   allow_next_kernel();
   if (warp == L::kWarps) {
     if (lane == 0) {
-      for (int i = 0; i < shape.stages; ++i) init_barrier(full + i * 8, 1), init_barrier(empty + i * 8, kRowWarps);
+      for (int i = 0; i < shape.stages; ++i)
+        init_barrier(full + i * 8, kFullArrivals), init_barrier(empty + i * 8, kRowWarps);
       fence_barriers();
     }
     __syncwarp();
@@ -278,8 +280,7 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
       const unsigned char* stage = stages + slot.index * stage_bytes;
       wait_parity(full + slot.index * 8, slot.parity);
       if constexpr ((QW_ABLATE & 16) == 0)
-        Format::template multiply<kTokenTiles, kRowWarps>(stage, row_warp, lane, token_offset,
-                                                          constants, acc);
+        Format::template multiply<kTokenTiles, kRowWarps>(stage, row_warp, lane, token_offset, constants, acc);
       __syncwarp();
       if (lane == 0) arrive(empty + slot.index * 8);
       slot.advance(kSplit, shape.stages);
@@ -308,8 +309,7 @@ cudaError_t launch(const typename Format::Weights& w, const __nv_bfloat16* x, __
   const int bytes = L::shared_bytes(m, shape.stages);
   auto* kernel = ring_linear<Format, kTokenTiles, kRowWarps, kSplit, kResident>;
   error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error == cudaSuccess)
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
+  if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   if (error != cudaSuccess) return error;
   const int tiles = (n + L::kTileRows - 1) / L::kTileRows;
   shape.total = tiles * shape.units;

@@ -25,9 +25,10 @@ struct W4Format {
     for (int i = 0; i < blocks; i += 4) {
       const std::size_t from = w4_block(w.row_blocks, units, row_block + i, unit);
       const int count = min(4, blocks - i);
-      copy_bulk(to + i * kW4UnitCodes, w.codes + from * kW4UnitCodes, count * kW4UnitCodes, barrier);
+      copy_bulk(to + i * kW4UnitCodes, w.codes + from * kW4UnitCodes, count * kW4UnitCodes, barrier,
+                static_cast<int>(threadIdx.x % 32), 32);
       copy_bulk(to + stride * kW4UnitCodes + i * (kGroups * kW4GroupBytes), w.groups + from * (kGroups * kW4GroupBytes),
-                count * (kGroups * kW4GroupBytes), barrier);
+                count * (kGroups * kW4GroupBytes), barrier, static_cast<int>(threadIdx.x % 32), 32);
     }
   }
 
@@ -219,8 +220,8 @@ bool valid(const W4Weights& w) {
 }
 
 /// One thread per word of codes: two rows, four columns.
-__global__ void repack_codes(const std::uint8_t* __restrict__ codes, int row_blocks, int row_offset, int k,
-                             int units, std::uint32_t* __restrict__ out) {
+__global__ void repack_codes(const std::uint8_t* __restrict__ codes, int row_blocks, int row_offset, int k, int units,
+                             std::uint32_t* __restrict__ out) {
   const int quad = blockIdx.x * blockDim.x + threadIdx.x;  // of columns
   const int pair = blockIdx.y;                             // of rows g, g + 8
   const int column = quad * 4;

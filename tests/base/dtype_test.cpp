@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <fstream>
+#include <ios>
 #include <limits>
 
 using namespace qwenbench;
@@ -48,6 +50,27 @@ TEST_CASE("e4m3: all 65,536 bf16 inputs round to the nearest code") {
   }
 }
 
+TEST_CASE("e4m3: codes and their first bf16 numbers are those of ml_dtypes") {
+  std::ifstream file("base/data/e4m3.txt");
+  REQUIRE(file);
+  file >> std::hex;
+  std::uint32_t expected = 0;
+  for (int code = 0; code < 127; ++code) {
+    file >> expected;
+    CHECK(std::bit_cast<std::uint32_t>(e4m3_to_float(static_cast<std::uint8_t>(code))) == expected);
+  }
+  for (int code = 0; code < 127; ++code) {
+    file >> expected;
+    const auto code_of = [](std::uint32_t bits) {
+      return float_to_e4m3(bf16_to_float(static_cast<std::uint16_t>(bits)));
+    };
+    CHECK(code_of(expected) == code);
+    CHECK(code_of(expected | 0x8000) == (code | 0x80));
+    if (code > 0) CHECK(code_of(expected - 1) == code - 1);
+  }
+  CHECK(file);
+}
+
 TEST_CASE("bf16: rounds to nearest even and keeps NaN") {
   CHECK(float_to_bf16(1.0f) == 0x3f80);
   CHECK(float_to_bf16(std::bit_cast<float>(0x3f808000u)) == 0x3f80);  // tie to even
@@ -60,8 +83,10 @@ TEST_CASE("bf16: rounds to nearest even and keeps NaN") {
 TEST_CASE("fp16: every code survives a round trip") {
   for (int bits = 0; bits < 65536; ++bits) {
     const float value = fp16_to_float(static_cast<std::uint16_t>(bits));
-    if (std::isnan(value)) CHECK(std::isnan(fp16_to_float(float_to_fp16(value))));
-    else if (float_to_fp16(value) != bits) FAIL_CHECK("fp16 bits " << bits);
+    if (std::isnan(value))
+      CHECK(std::isnan(fp16_to_float(float_to_fp16(value))));
+    else if (float_to_fp16(value) != bits)
+      FAIL_CHECK("fp16 bits " << bits);
   }
   CHECK(float_to_fp16(65519.0f) == 0x7bff);
   CHECK(float_to_fp16(65520.0f) == 0x7c00);

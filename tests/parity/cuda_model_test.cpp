@@ -277,6 +277,24 @@ TEST_CASE("2 ranks over peer access, also on one GPU: prompts and batches so sma
   }
 }
 
+TEST_CASE("FP8 attention on a GPU is that of the CPU") {
+  if (!have_device()) return;
+  profile::EngineOptions cpu_options;
+  cpu_options.device = profile::Device::kCpu;
+  const auto cpu = engine::Model::load(*model::open_checkpoint(kTiny), cpu_options);
+  const auto gpu = cuda_model(kTiny, 1);
+  const auto questions = some_questions(kTiny);
+  const auto some = std::span(questions.requests).first(20);
+  engine::SessionOptions options = tiny_options(profile::KvCacheDtype::kFp8E4M3);
+  const auto plain = score_all(*cpu, options, some, cpu);
+  options.engine.attention_dtype = "fp8";
+  const auto expected = score_all(*cpu, options, some, cpu), actual = score_all(*gpu, options, some, gpu);
+  const double error = relative_error(expected, actual), effect = relative_error(plain, expected);
+  MESSAGE("relative L2 error " << error << "; FP8 attention itself changes logits by " << effect);
+  CHECK(error < 0.5 * effect);
+  CHECK(error < 0.03);
+}
+
 TEST_CASE("scores reduced on a GPU equal those of the host") {
   if (!have_device()) return;
   const Case c = load_case("a/long_text"), other = load_case("a/text");

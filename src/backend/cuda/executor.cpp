@@ -39,6 +39,7 @@ class CudaExecutor : public Executor {
   void read_hidden(std::span<float> out) override;
   void logits(std::span<const float> hidden, int rows, std::span<float> out) override;
   bool reduces_logits() const override { return true; }
+  bool has_fp8_attention() const override { return true; }
   void greedy(std::span<std::int32_t> tokens) override;
   void compare(std::span<const float> reference_hidden, std::span<const float> variant_hidden,
                std::span<const std::int32_t> targets, std::span<TokenScore> out) override;

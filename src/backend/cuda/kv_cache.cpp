@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "kernels/decode_attention.h"
+
 namespace qwenbench::backend::cuda {
 namespace {
 
@@ -23,6 +25,14 @@ float scale_of(const std::vector<float>& scales, int head, int layer) {
   if (head >= static_cast<int>(scales.size()))
     throw InputError(fmt::format("layer {} has {} KV scales, too few for its heads", layer, scales.size()));
   return scales[static_cast<std::size_t>(head)];
+}
+
+/// One scale for the queries of a KV head: where each query head has its own, the largest saturates nothing.
+float query_scale(const std::vector<float>& scales, int kv_head, int layer, const model::TextConfig& text) {
+  const int group = text.num_heads / text.num_kv_heads;
+  if (static_cast<int>(scales.size()) != text.num_heads || group == 1) return scale_of(scales, kv_head, layer);
+  const auto first = scales.begin() + kv_head * group;
+  return *std::max_element(first, first + group);
 }
 
 }  // namespace
@@ -46,7 +56,6 @@ CudaKvCache::CudaKvCache(const graph::Plan& plan, int rank, int device, const Kv
       head_dim_(plan.config.text.head_dim),
       block_size_(options.block_size),
       num_blocks_(options.num_blocks) {
-  if (options.fp8_attention) throw DeviceError("engine.attention_dtype fp8 is not there on a GPU yet; use \"auto\"");
   const auto& read = options.read_scales.empty() ? options.scales : options.read_scales;
   std::vector<float> scales = local_scales(plan, rank, options.scales);
   const std::vector<float> read_scales = local_scales(plan, rank, read);
@@ -55,6 +64,28 @@ CudaKvCache::CudaKvCache(const graph::Plan& plan, int rank, int device, const Kv
   values_.reserve(layer_bytes() * layers_);
   scales_.reserve(scales.size());
   QWENBENCH_CUDA(cudaMemcpy(scales_.get(), scales.data(), scales.size() * sizeof(float), cudaMemcpyHostToDevice));
+  if (options.fp8_attention && is_fp8()) set_fp8_attention(plan, rank, read);
+}
+
+void CudaKvCache::set_fp8_attention(const graph::Plan& plan, int rank,
+                                    const std::vector<model::LayerKvScales>& layers) {
+  std::vector<float> q(static_cast<std::size_t>(layers_) * heads_, 1.0f);
+  prob_scales_.assign(static_cast<std::size_t>(layers_), kernels::DecodeAttention{}.prob_scale);
+  const int copies = std::max(1, plan.ranks / plan.config.text.num_kv_heads), first_head = rank / copies * heads_;
+  for (int layer = 0; layer < static_cast<int>(layers.size()); ++layer) {
+    const model::LayerKvScales& scales = layers[layer];
+    if (scales.prob) prob_scales_[static_cast<std::size_t>(layer)] = *scales.prob;
+    if (!scales.q) continue;
+    for (int head = 0; head < heads_; ++head)
+      q[static_cast<std::size_t>(layer) * heads_ + head] =
+          query_scale(*scales.q, first_head + head, layer, plan.config.text);
+  }
+  q_scales_.reserve(q.size());
+  QWENBENCH_CUDA(cudaMemcpy(q_scales_.get(), q.data(), q.size() * sizeof(float), cudaMemcpyHostToDevice));
+}
+
+const float* CudaKvCache::q_scale(int layer) const {
+  return q_scales_.size() == 0 ? nullptr : q_scales_.get() + static_cast<std::size_t>(layer) * heads_;
 }
 
 std::vector<float> CudaKvCache::local_scales(const graph::Plan& plan, int rank,

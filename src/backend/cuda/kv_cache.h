@@ -39,6 +39,9 @@ class CudaKvCache : public KvCache {
   /// With the scales by which storing divides, or reading multiplies (the same but for a deliberate fault).
   enum class Side { kWrite, kRead };
   kernels::KvLayer layer(int index, Side side) const;
+  /// Of FP8 attention: device [kv_heads], null where it is off; and the layer's scale of the weights.
+  const float* q_scale(int layer) const;
+  float prob_scale(int layer) const { return prob_scales_[static_cast<std::size_t>(layer)]; }
   int block_size() const { return block_size_; }
   int num_blocks() const { return num_blocks_; }
   bool is_fp8() const { return dtype_ == kernels::KvDtype::kFp8E4M3; }
@@ -47,6 +50,7 @@ class CudaKvCache : public KvCache {
   std::set<int> graphs_met;                      // batch sizes that ran once
 
  private:
+  void set_fp8_attention(const graph::Plan& plan, int rank, const std::vector<model::LayerKvScales>& layers);
   std::vector<float> local_scales(const graph::Plan& plan, int rank,
                                   const std::vector<model::LayerKvScales>& layers) const;
   std::size_t head_bytes() const { return static_cast<std::size_t>(block_size_) * head_dim_ * element_; }
@@ -57,7 +61,9 @@ class CudaKvCache : public KvCache {
   std::size_t element_;
   int layers_, heads_, head_dim_, block_size_, num_blocks_;
   DeviceArray<std::uint8_t> keys_, values_;
-  DeviceArray<float> scales_;  // [write, read][layer][k, v][head]
+  DeviceArray<float> scales_;    // [write, read][layer][k, v][head]
+  DeviceArray<float> q_scales_;  // [layer][head]; empty: no FP8 attention
+  std::vector<float> prob_scales_;
 };
 
 }  // namespace qwenbench::backend::cuda

@@ -119,6 +119,8 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Pa
     args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kRead);
     args.batch = decode.batch;
     args.max_kv_length = step.captured ? step.max_model_len : decode.max_kv_length;
+    args.q_scale = step.cache->q_scale(op.layer);
+    if (args.q_scale) args.prob_scale = step.cache->prob_scale(op.layer);
     args.workspace = step.attention_workspace.get();
     QWENBENCH_CUDA(kernels::decode_attention(args, context.stream));
   }
@@ -133,6 +135,8 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Pa
     args.row_token = outputs ? arrays.output_rows : nullptr;
     args.min_rows = 2;
     args.max_total_kv = arrays.prefill.total_kv;
+    args.q_scale = step.cache->q_scale(op.layer);
+    if (args.q_scale) args.prob_scale = step.cache->prob_scale(op.layer);
     args.workspace = step.prefill_workspace.get();
     args.workspace_bytes = step.prefill_workspace.bytes();
     QWENBENCH_CUDA(kernels::prefill_attention(args, context.stream));
