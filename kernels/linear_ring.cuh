@@ -19,10 +19,6 @@
 
 #include "linear_ptx.cuh"
 
-#ifndef QW_ABLATE
-#define QW_ABLATE 0  // 1 unpack, 2 B loads, 4 mma, 8 scales, 16 everything but the stream
-#endif
-
 namespace qwenbench::kernels::ring {
 
 constexpr int kUnitK = 128;
@@ -279,8 +275,7 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
     for (; at < tile_end; at += kSplit) {
       const unsigned char* stage = stages + slot.index * stage_bytes;
       wait_parity(full + slot.index * 8, slot.parity);
-      if constexpr ((QW_ABLATE & 16) == 0)
-        Format::template multiply<kTokenTiles, kRowWarps>(stage, row_warp, lane, token_offset, constants, acc);
+      Format::template multiply<kTokenTiles, kRowWarps>(stage, row_warp, lane, token_offset, constants, acc);
       __syncwarp();
       if (lane == 0) arrive(empty + slot.index * 8);
       slot.advance(kSplit, shape.stages);
@@ -305,6 +300,9 @@ cudaError_t launch(const typename Format::Weights& w, const __nv_bfloat16* x, __
   Shape shape{n, k, m, (k + kUnitK - 1) / kUnitK, 0, 0};
   shape.stages = (budget - L::shared_bytes(m, 0)) / L::stage_bytes(m);
   if (shape.stages > kMaxStages) shape.stages = kMaxStages;
+  // Every slot belongs to one set of warps: one that had not waited for a slot's earlier phase would take that phase's
+  // parity for its own, and read before the copy is there.
+  shape.stages -= shape.stages % kSplit;
   if (shape.stages < 2) return cudaErrorInvalidConfiguration;
   const int bytes = L::shared_bytes(m, shape.stages);
   auto* kernel = ring_linear<Format, kTokenTiles, kRowWarps, kSplit, kResident>;

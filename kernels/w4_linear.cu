@@ -38,8 +38,7 @@ struct W4Format {
     __device__ __forceinline__ void load(const unsigned char* stage, const int (&offset)[kTokenTiles], int step) {
 #pragma unroll
       for (int tt = 0; tt < kTokenTiles; ++tt) {
-        uint4 v = make_uint4(offset[tt], step, step, step);
-        if constexpr ((QW_ABLATE & 2) == 0) v = *reinterpret_cast<const uint4*>(stage + offset[tt] + step * 64);
+        const uint4 v = *reinterpret_cast<const uint4*>(stage + offset[tt] + step * 64);
         b[tt][0] = v.x, b[tt][1] = v.y, b[tt][2] = v.z, b[tt][3] = v.w;
       }
     }
@@ -104,7 +103,6 @@ struct W4Format {
   template <int kTokenTiles>
   __device__ static __forceinline__ void add_ones(const std::uint32_t (&b)[kTokenTiles][4],
                                                   float (&sum_x)[kTokenTiles][4]) {
-    if constexpr (QW_ABLATE & 4) return;
     const std::uint32_t ones[4] = {0x3F803F80u, 0x3F803F80u, 0x3F803F80u, 0x3F803F80u};
 #pragma unroll
     for (int j = 0; j < 2; ++j)
@@ -119,19 +117,10 @@ struct W4Format {
     for (int j = 0; j < 2; ++j) {
       std::uint32_t a[4];
       const std::uint32_t word = j == 0 ? word0 : word1;
-      if constexpr (QW_ABLATE & 1) {
-        a[0] = word, a[1] = word + 1, a[2] = word, a[3] = word;
-      } else {
-        w4_unpack(word, magic, a);
-      }
+      w4_unpack(word, magic, a);
 #pragma unroll
       for (int tt = 0; tt < kTokenTiles; ++tt) {
-        if constexpr (QW_ABLATE & 4) {
-          sum[tt][0] = __uint_as_float(__float_as_uint(sum[tt][0]) ^ a[0] ^ a[1] ^ b[tt][2 * j] ^ b[tt][2 * j + 1]);
-          sum[tt][1] = __uint_as_float(__float_as_uint(sum[tt][1]) ^ a[2] ^ a[3]);
-        } else {
-          mma_bf16(sum[tt], a, b[tt][2 * j], b[tt][2 * j + 1]);
-        }
+        mma_bf16(sum[tt], a, b[tt][2 * j], b[tt][2 * j + 1]);
       }
     }
   }
@@ -144,11 +133,7 @@ struct W4Format {
     for (int tt = 0; tt < kTokenTiles; ++tt)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if constexpr (QW_ABLATE & 8) {
-          acc[tt][i] += sum[tt][i];
-        } else {
-          acc[tt][i] = fmaf(scale[i / 2], fmaf(-zero[i / 2], sum_x[tt][i % 2], sum[tt][i]), acc[tt][i]);
-        }
+        acc[tt][i] = fmaf(scale[i / 2], fmaf(-zero[i / 2], sum_x[tt][i % 2], sum[tt][i]), acc[tt][i]);
       }
   }
 

@@ -23,7 +23,7 @@ stage() {  # stage NAME COMMAND...: shows the end of the log where the command f
 
 build() { cmake --preset "$1" && cmake --build "build/$1"; }
 
-run_tests() { ctest --preset "$1" -j "$(nproc)" --timeout 900; }
+run_tests() { ctest --preset "$1" -j "$(nproc)" --timeout 900 "${@:2}"; }
 
 # The suites in which several threads work together; the others would only repeat what AddressSanitizer saw.
 tsan_suites=(base_test comm_test backend_test engine_test parity_test)
@@ -70,13 +70,13 @@ stage build build cpu
 stage test run_tests cpu
 if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
   stage build-cuda build cuda
-  stage test-cuda run_tests cuda
+  stage test-cuda run_tests cuda -LE slow
   grep -E 'Skipped' "$logs/test-cuda.log" | sort -u
 else
   echo '== build-cuda: skipped, no nvcc here'
 fi
 stage build-asan build cpu-asan
-stage test-asan run_tests cpu-asan
+stage test-asan run_tests cpu-asan -LE slow   # slow: whole experiments, whose parts the others instrument
 stage build-tsan build_tsan
 stage test-tsan run_tests_tsan
 stage build-fuzz build_fuzzers

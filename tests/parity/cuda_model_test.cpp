@@ -291,8 +291,9 @@ TEST_CASE("FP8 attention on a GPU is that of the CPU") {
   const auto expected = score_all(*cpu, options, some, cpu), actual = score_all(*gpu, options, some, gpu);
   const double error = relative_error(expected, actual), effect = relative_error(plain, expected);
   MESSAGE("relative L2 error " << error << "; FP8 attention itself changes logits by " << effect);
-  CHECK(error < 0.5 * effect);
-  CHECK(error < 0.03);
+  // The weights are rounded against the running maximum, which depends on the tiles: numerics.md's bound end to end.
+  CHECK(error < 0.05);
+  CHECK(relative_error(score_all(*gpu, tiny_options(profile::KvCacheDtype::kFp8E4M3), some, gpu), actual) > 0.01);
 }
 
 TEST_CASE("scores reduced on a GPU equal those of the host") {
