@@ -96,7 +96,7 @@ bool load_statistics(const std::filesystem::path& path, KvStatistics& statistics
     const auto view = file.find(name);
     if (!view || view->dtype != DType::kI64 || view->shape.size() != 2 || view->shape[1] != 2) return damaged();
     std::vector<std::int64_t> pairs(static_cast<std::size_t>(view->elements()));
-    std::memcpy(pairs.data(), view->data, view->bytes());
+    if (!pairs.empty()) std::memcpy(pairs.data(), view->data, view->bytes());  // a head without tokens has none
     for (std::size_t i = 0; i < pairs.size(); i += 2) {
       if (pairs[i] < 0 || pairs[i] >= MagnitudeHistogram::kBins || pairs[i + 1] < 0) return damaged();
       histogram.add(static_cast<int>(pairs[i]), pairs[i + 1]);
