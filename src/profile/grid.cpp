@@ -72,7 +72,8 @@ std::vector<Exclude> read_excludes(const Json& json, const std::vector<Axis>& ax
     if (!entry.is_object() || entry.empty()) fail(source, where + " must be an object of axes and their values");
     Exclude& exclude = excludes.emplace_back();
     for (const auto& [name, value] : entry.items()) {
-      const auto axis = std::find_if(axes.begin(), axes.end(), [&](const Axis& a) { return a.name == name; });
+      const auto axis =
+          std::find_if(axes.begin(), axes.end(), [&wanted = name](const Axis& a) { return a.name == wanted; });
       if (axis == axes.end()) fail(source, fmt::format("{}: {} is no axis", where, one_line(name, 60)));
       const std::string label = label_of(value);
       const bool known =
