@@ -11,7 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "linear_ptx.cuh"
+#include "kernels/linear_ptx.cuh"
 
 namespace qwenbench::kernels {
 

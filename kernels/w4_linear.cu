@@ -1,6 +1,6 @@
-#include "linear_ring.cuh"
-#include "w4_format.cuh"
-#include "w4_linear.h"
+#include "kernels/linear_ring.cuh"
+#include "kernels/w4_format.cuh"
+#include "kernels/w4_linear.h"
 
 namespace qwenbench::kernels {
 namespace {
