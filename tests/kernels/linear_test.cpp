@@ -145,15 +145,13 @@ TEST_CASE("w4: products of every shape and number of tokens") {
         const DeviceArray<Bf16> dx(x), dy(static_cast<std::size_t>(m) * shape.n);
         DeviceArray<std::uint8_t> workspace(w4_workspace_bytes(m));
         zero_counters(workspace);
-        REQUIRE(w4_linear(dx.get(), packed.weights, dy.get(), m, workspace.get(), nullptr, false) ==
-                cudaSuccess);
+        REQUIRE(w4_linear(dx.get(), packed.weights, dy.get(), m, workspace.get(), nullptr, false) == cudaSuccess);
         const std::vector<Bf16> y = dy.download();
         check_close(y, product(x, matrix.values, m, shape.n, shape.k), 4e-3);
         check_counters(workspace);
         // Again, over the used workspace: the same bits.
         const DeviceArray<Bf16> again(static_cast<std::size_t>(m) * shape.n);
-        REQUIRE(w4_linear(dx.get(), packed.weights, again.get(), m, workspace.get(), nullptr, true) ==
-                cudaSuccess);
+        REQUIRE(w4_linear(dx.get(), packed.weights, again.get(), m, workspace.get(), nullptr, true) == cudaSuccess);
         const std::vector<Bf16> z = again.download();
         std::size_t unequal = 0;
         for (std::size_t i = 0; i < y.size(); ++i)

@@ -329,6 +329,6 @@ TEST_CASE("the read bandwidth is a number that a GPU can have") {
   if (!test::has_device()) return;
   double bandwidth = 0;
   REQUIRE(kernels::measure_read_bandwidth(std::size_t{64} << 20, bandwidth) == cudaSuccess);
-  CHECK(bandwidth > 1e10);
+  CHECK(bandwidth > (test::is_reduced() ? 1e6 : 1e10));  // under a sanitizer everything is slow
   CHECK(bandwidth < 1e14);
 }
