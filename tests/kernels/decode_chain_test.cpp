@@ -8,7 +8,7 @@
 #include <numeric>
 #include <optional>
 
-#include "w4_matrix.h"
+#include "kernels/w4_matrix.h"
 
 namespace qwenbench::kernels {
 namespace {

@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-#include "device_array.h"
+#include "kernels/device_array.h"
 #include "kernels/w4_linear.h"
 
 namespace qwenbench::kernels::test {

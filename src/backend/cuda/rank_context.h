@@ -58,6 +58,7 @@ struct RowFeatures {
 // ---- operations that text and vision share ----
 
 void run(RankContext& context, Buffers& buffers, const graph::Norm& op);
+void run(RankContext& context, Buffers& buffers, const graph::BeginResidual& op);
 void run(RankContext& context, Buffers& buffers, const graph::Linear& op);
 void run(RankContext& context, Buffers& buffers, const graph::AllReduce& op);
 void run(RankContext& context, Buffers& buffers, const graph::SwiGlu& op);
