@@ -1,6 +1,6 @@
 // A thread block a multiprocessor. One warp streams its share of all products' weights through a ring in shared memory,
-// as far ahead as there is room; one brings the tokens' columns of each stage, as soon as the product before has written
-// them; four warps a stage multiply (w4_multiply.cuh), kSplit sets of them in turn; four finish sums.
+// as far ahead as there is room; one brings the tokens' columns of each stage, as soon as the product before has
+// written them; four warps a stage multiply (w4_multiply.cuh), kSplit sets of them in turn; four finish sums.
 //
 // Columns of a row block are spread over thread blocks: whoever brings the last part of 64 rows adds all parts, in the
 // order of the columns, and uses the sum at once (Finisher). A product's input is ready when all row blocks of the
@@ -15,19 +15,21 @@ namespace qwenbench::kernels {
 namespace chain {
 namespace {
 
-template <int kGroups, int kTokenTiles_, int kSplit_>
+template <int kGroups, int kTokenTiles_, int kSplit_, int kTiles_>
 struct Layout {
   using Format = W4Format<kGroups, true>;
   static constexpr int kTokenTiles = kTokenTiles_, kSplit = kSplit_;
-  static constexpr int kMultipliers = kRowWarps * kSplit, kWarps = kMultipliers + kRowWarps + 2;
+  static constexpr int kTiles = kTiles_,
+                       kChunks = 4 / kTiles;  // of 16 rows a warp; warps that share 64 rows of a stage
+  static constexpr int kMultipliers = kRowWarps * kChunks * kSplit, kWarps = kMultipliers + kRowWarps + 2;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
-  static constexpr int kSumStride = 64 + 4;                                           // floats; 2 * stride = 8 modulo 32
+  static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
   static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 1, kHeadBytes = 640;  // barriers, then factors
   static_assert(kBarriers * 8 <= kHeadBytes - 68);
 
   __host__ __device__ static int stage_bytes(int m) { return (kWeightBytes + m * kTokenStride + 127) / 128 * 128; }
-  __host__ __device__ static int sum_floats(int m) { return kMultipliers * m * kSumStride; }
+  __host__ __device__ static int sum_floats(int m) { return kRowWarps * kSplit * m * kSumStride; }
   static int shared_bytes(int m, int stages) { return kHeadBytes + stages * stage_bytes(m) + sum_floats(m) * 4; }
   /// A slot belongs to one set of warps: one that had not waited for a slot's earlier use would take that use's parity
   /// for its own.
@@ -41,8 +43,8 @@ struct Layout {
 template <class L>
 struct Shared {
   std::uint32_t weights, tokens, room, sums_there, sums_room, factors_there;
-  float* factors;             // [kTokens]
-  volatile int* at_work;      // the product whose tokens are there
+  float* factors;         // [kTokens]
+  volatile int* at_work;  // the product whose tokens are there
   unsigned char* stages;
   float* sums;  // [kRowWarps][kSplit][m][kSumStride]
   int stage_bytes;
@@ -64,10 +66,10 @@ struct Shared {
     for (int i = 0; i < stages_count; ++i) {
       init_barrier(weights + i * 8, kWeightArrivals);
       init_barrier(tokens + i * 8, 32);
-      init_barrier(room + i * 8, kRowWarps);
+      init_barrier(room + i * 8, kRowWarps * L::kChunks);
     }
     for (int i = 0; i < kRowWarps; ++i) {
-      init_barrier(sums_there + i * 8, L::kSplit);
+      init_barrier(sums_there + i * 8, L::kSplit * L::kChunks);
       init_barrier(sums_room + i * 8, 1);
     }
     init_barrier(factors_there, 1);
@@ -177,7 +179,8 @@ __device__ __forceinline__ void bring_tokens(const Call& call, const Shared<L>& 
 #pragma unroll
         for (int i = 0; i < L::kTokenTiles * 8; i += kAtOnce)
           if (i + token < call.m)
-            cp_async16(place + i * kTokenStride, row + (inside ? column + static_cast<long long>(i) * work.k : 0), inside);
+            cp_async16(place + i * kTokenStride, row + (inside ? column + static_cast<long long>(i) * work.k : 0),
+                       inside);
         arrive_after_copies(shared.tokens + slot.index * 8);
         __syncwarp();  // no lane falls behind by two uses of a slot
         slot.advance(1, call.stages);
@@ -205,18 +208,19 @@ __device__ __forceinline__ void for_my_tiles(const Call& call, Fn fn) {
   }
 }
 
-/// A warp that multiplies: every kSplit-th stage, 64 rows of it.
+/// A warp that multiplies: every kSplit-th stage, 64 rows of it or half of them.
 template <class L>
 __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L>& shared) {
-  const int lane = threadIdx.x % 32, row_warp = threadIdx.x / 32 / L::kSplit, split = threadIdx.x / 32 % L::kSplit;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row_warp = warp / (L::kSplit * L::kChunks), chunk = warp / L::kSplit % L::kChunks, split = warp % L::kSplit;
   const int g = lane / 4, t = lane % 4;
   int token_offset[L::kTokenTiles];
 #pragma unroll
   for (int tt = 0; tt < L::kTokenTiles; ++tt)
     token_offset[tt] = L::kWeightBytes + min(tt * 8 + g, call.m - 1) * kTokenStride + t * 16;
   const auto constants = L::Format::constants();
-  float* sums = shared.sums + (row_warp * L::kSplit + split) * call.m * L::kSumStride;
-  float acc[4][L::kTokenTiles][4] = {};
+  float* sums = shared.sums + (row_warp * L::kSplit + split) * call.m * L::kSumStride + chunk * 32 + g;
+  float acc[L::kTiles][L::kTokenTiles][4] = {};
   Slot slot;
   slot.advance(split, call.stages);
   int wait = split;  // stages until this warp's next one
@@ -226,8 +230,8 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
     for (; at < end; at += L::kSplit) {
       wait_parity(shared.tokens + slot.index * 8, slot.parity);
       wait_parity(shared.weights + slot.index * 8, slot.parity);
-      L::Format::template multiply<L::kTokenTiles, kRowWarps>(shared.stages + slot.index * shared.stage_bytes, row_warp,
-                                                              lane, token_offset, constants, acc);
+      L::Format::template multiply<L::kTokenTiles, kRowWarps, L::kTiles>(
+          shared.stages + slot.index * shared.stage_bytes, row_warp, chunk, lane, token_offset, constants, acc);
       __syncwarp();
       if (lane == 0) arrive(shared.room + slot.index * 8);
       slot.advance(L::kSplit, call.stages);
@@ -241,8 +245,8 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
       for (int i = 0; i < 4; ++i) {
         const int token = tt * 8 + 2 * t + i % 2;
 #pragma unroll
-        for (int rt = 0; rt < 4; ++rt) {
-          if (token < call.m) sums[token * L::kSumStride + rt * 16 + g + i / 2 * 8] = acc[rt][tt][i];
+        for (int rt = 0; rt < L::kTiles; ++rt) {
+          if (token < call.m) sums[token * L::kSumStride + rt * 16 + i / 2 * 8] = acc[rt][tt][i];
           acc[rt][tt][i] = 0.f;
         }
       }
@@ -321,7 +325,8 @@ class SumFinisher {
 #pragma unroll
     for (int item = 0; item < F::kItems; ++item)
       if (finisher_.active(item)) sum[item] = __ldcg(part(first, 1) + item * 32);
-#pragma unroll 4
+    constexpr int kAtOnce = F::kItems > 4 ? 1 : 4;  // parts of 4 to 16 vectors are under way
+#pragma unroll kAtOnce
     for (int c = first + 1; c <= last; ++c)
 #pragma unroll
       for (int item = 0; item < F::kItems; ++item)
@@ -367,10 +372,7 @@ __global__ void __launch_bounds__(L::kThreads, 1) decode_chain_kernel(const __gr
 
 // ---- the host's side ----
 
-#ifndef CHAIN_SPLIT
-#define CHAIN_SPLIT 2
-#endif
-constexpr int kSplit = CHAIN_SPLIT;
+constexpr int kSplit = 2, kTiles = 4;
 
 int groups_per_unit(const W4Weights& w) { return w.group_size < kUnitK ? 4 : 1; }
 
@@ -444,10 +446,8 @@ template <class L>
 cudaError_t start(const DecodeChain& c, cudaStream_t stream) {
   int device = 0, multiprocessors = 0, budget = 0;
   cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&budget, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&budget, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (error != cudaSuccess) return error;
   // All thread blocks must be there at the same time: one a multiprocessor, less where ranks share the device.
   const int grid = std::min(multiprocessors / c.peers.sharing, kMaxGrid);
@@ -481,22 +481,25 @@ bool decode_chain_supports(const DecodeChain& c) {
 }
 
 cudaError_t decode_chain(const DecodeChain& c, cudaStream_t stream) {
+  using chain::kSplit, chain::kTiles;
   using chain::Layout;
-  using chain::kSplit;
   if (!decode_chain_supports(c) || c.m < 1 || c.m > kChainMaxTokens) return cudaErrorInvalidValue;
   const bool small_groups = chain::groups_per_unit(c.o) == 4;
   if (c.m <= 8)
-    return small_groups ? chain::start<Layout<4, 1, kSplit>>(c, stream) : chain::start<Layout<1, 1, kSplit>>(c, stream);
-  return small_groups ? chain::start<Layout<4, 2, kSplit>>(c, stream) : chain::start<Layout<1, 2, kSplit>>(c, stream);
+    return small_groups ? chain::start<Layout<4, 1, kSplit, kTiles>>(c, stream)
+                        : chain::start<Layout<1, 1, kSplit, kTiles>>(c, stream);
+  return small_groups ? chain::start<Layout<4, 2, kSplit, kTiles>>(c, stream)
+                      : chain::start<Layout<1, 2, kSplit, kTiles>>(c, stream);
 }
 
 cudaError_t load_decode_chain() {
+  using chain::kSplit, chain::kTiles;
   using chain::Layout;
-  using chain::kSplit;
-  for (const void* kernel : {reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 1, kSplit>>),
-                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 1, kSplit>>),
-                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 2, kSplit>>),
-                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 2, kSplit>>)}) {
+  for (const void* kernel :
+       {reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 1, kSplit, kTiles>>),
+        reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 1, kSplit, kTiles>>),
+        reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 2, kSplit, kTiles>>),
+        reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 2, kSplit, kTiles>>)}) {
     cudaFuncAttributes attributes;
     const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
     if (error != cudaSuccess) return error;

@@ -19,8 +19,8 @@ constexpr int kMaxGrid = 256;
 constexpr int kMaxRowBlocks = 4096;  // of 64 rows, of one product
 constexpr int kTokens = kChainMaxTokens;
 
-/// One product y = x W^T, in tiles of 256 rows and units of 128 columns; each of the first `blocks` thread blocks takes a
-/// run of units, at least one.
+/// One product y = x W^T, in tiles of 256 rows and units of 128 columns; each of the first `blocks` thread blocks takes
+/// a run of units, at least one.
 struct Work {
   const unsigned char* codes;
   const unsigned char* groups;
@@ -138,7 +138,8 @@ __device__ __forceinline__ float4 operator*(float4 a, float b) {
 
 // ---- what becomes of a row block's sums ----
 
-/// What a warp does with the sums of 64 rows. Item i of lane l is quad l % 16 (rows 4 * quad ...) of token 2 i + l / 16.
+/// What a warp does with the sums of 64 rows. Item i of lane l is quad l % 16 (rows 4 * quad ...) of token 2 i + l
+/// / 16.
 template <int kTokenTiles>
 struct Finisher {
   static constexpr int kItems = kTokenTiles * 4;
@@ -181,7 +182,9 @@ struct Finisher {
   __device__ void sum_over_ranks(float4 (&sum)[kItems], int product, int row_block, bool inside) const {
     const PeerExchange& x = call.peers;
     const Collective collective(x, product == kO ? 0 : 1);
-    const auto place = [&](int item) { return (static_cast<long long>(row_block) * call.m + token(item)) * 16 + quad(); };
+    const auto place = [&](int item) {
+      return (static_cast<long long>(row_block) * call.m + token(item)) * 16 + quad();
+    };
     uint2 mine[kItems];
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
@@ -195,8 +198,7 @@ struct Finisher {
       if (!inside || !active(item)) continue;
       float4 total = make_float4(0, 0, 0, 0);
       for (int r = 0; r < x.ranks; ++r) {
-        const float4 part =
-            chain::as_floats(r == x.rank ? mine[item] : receive_quad(x, collective, r, place(item)));
+        const float4 part = chain::as_floats(r == x.rank ? mine[item] : receive_quad(x, collective, r, place(item)));
         total = r == 0 ? part : total + part;
       }
       sum[item] = total;

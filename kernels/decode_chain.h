@@ -35,8 +35,8 @@ struct DecodeChain {
   float* residual = nullptr;                // [m, hidden]
   __nv_bfloat16* qkv_out = nullptr;         // [m, qkv.n]
   int m = 0;                                // 1 .. kChainMaxTokens
-  void* workspace = nullptr;                // decode_chain_workspace_bytes(), zeroed once; all chains of a stream share it
-  PeerExchange peers;  // between ranks; one rank: left as it is
+  void* workspace = nullptr;  // decode_chain_workspace_bytes(), zeroed once; all chains of a stream share it
+  PeerExchange peers;         // between ranks; one rank: left as it is
 };
 
 std::size_t decode_chain_workspace_bytes(const DecodeChain& chain);

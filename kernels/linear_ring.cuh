@@ -28,9 +28,9 @@ constexpr int kTokenStride = kUnitK * 2 + 64;  // bytes; 64 more so that two tok
 
 struct Shape {
   int n, k, m;
-  int units;   // per tile: ceil(k / 128)
-  int total;   // units of all tiles
-  int stages;  // of the ring
+  int units;    // per tile: ceil(k / 128)
+  int total;    // units of all tiles
+  int stages;   // of the ring
   bool paired;  // W4Weights::paired
 };
 
@@ -270,7 +270,7 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
     for (; at < tile_end; at += kSplit) {
       const unsigned char* stage = stages + slot.index * stage_bytes;
       wait_parity(full + slot.index * 8, slot.parity);
-      Format::template multiply<kTokenTiles, kRowWarps>(stage, row_warp, lane, token_offset, constants, acc);
+      Format::template multiply<kTokenTiles, kRowWarps, 4>(stage, row_warp, 0, lane, token_offset, constants, acc);
       __syncwarp();
       if (lane == 0) arrive(empty + slot.index * 8);
       slot.advance(kSplit, shape.stages);

@@ -18,17 +18,17 @@ using namespace test;
 struct Case {
   int hidden, heads_width, intermediate, qkv, group_size;  // qkv 0: the last layer
 };
-const Case kCases[] = {{64, 128, 96, 128, 32},      {256, 512, 768, 1024, 32},     {256, 512, 768, 0, 128},
+const Case kCases[] = {{64, 128, 96, 128, 32},      {256, 512, 768, 1024, 32},    {256, 512, 768, 0, 128},
                        {1024, 2048, 2080, 768, 32}, {5120, 1024, 1024, 512, 128}, {2048, 2048, 1600, 1536, 128},
                        {320, 144, 48, 80, 32}};
 
-/// y[m, n] of x[m, k].
+/// y[m, n] of x[m, k]. The scale multiplies sums: no weight is rounded.
 std::vector<double> product(const std::vector<double>& x, const W4Matrix& w, int m) {
   std::vector<double> y(static_cast<std::size_t>(m) * w.n);
   for (int t = 0; t < m; ++t)
     for (int r = 0; r < w.n; ++r) {
       double sums[8] = {};  // k is a multiple of 8; several sums let the compiler vectorise
-      const float* row = w.values.data() + static_cast<std::size_t>(r) * w.k;
+      const float* row = w.exact.data() + static_cast<std::size_t>(r) * w.k;
       const double* token = x.data() + static_cast<std::size_t>(t) * w.k;
       for (int c = 0; c < w.k; c += 8)
         for (int i = 0; i < 8; ++i) sums[i] += token[c + i] * static_cast<double>(row[c + i]);
@@ -159,12 +159,11 @@ TEST_CASE("decode chain: every shape and number of tokens") {
         if (run > 0) {
           CHECK(got_h == first_h);
           if (shape.qkv > 0)
-            CHECK(std::equal(got_qkv.begin(), got_qkv.end(), first_qkv.begin(), [](Bf16 a, Bf16 b) {
-              return __bfloat16_as_ushort(a) == __bfloat16_as_ushort(b);
-            }));
+            CHECK(std::equal(got_qkv.begin(), got_qkv.end(), first_qkv.begin(),
+                             [](Bf16 a, Bf16 b) { return __bfloat16_as_ushort(a) == __bfloat16_as_ushort(b); }));
           continue;
         }
-        check_close(got_h, h, 2e-3);  // a value that rounds to the other bf16 neighbour costs 2^-9 of itself
+        check_close(got_h, h, 1e-3);  // a value that rounds to the other bf16 neighbour costs 2^-8 of itself
         if (shape.qkv > 0) check_close(got_qkv, expected, 5e-3);
         first_h = got_h;
         first_qkv = got_qkv;

@@ -56,20 +56,24 @@ struct W4Matrix {
       zeros.push_back(static_cast<std::uint8_t>(random() % 16));
     }
     values.resize(static_cast<std::size_t>(n) * k);
+    exact.resize(values.size());
     for (int r = 0; r < n; ++r)
       for (int c = 0; c < k; ++c) {
         const int byte = codes[(static_cast<std::size_t>(r) * k + c) / 2];
         const int u = c % 2 == 0 ? byte & 15 : byte >> 4;
         const std::size_t at = static_cast<std::size_t>(r) * count + c / group_size;
-        values[static_cast<std::size_t>(r) * k + c] =
-            rounded(static_cast<float>(u - zeros[at]) * __bfloat162float(__ushort_as_bfloat16(scales[at])));
+        const float exact_value =
+            static_cast<float>(u - zeros[at]) * __bfloat162float(__ushort_as_bfloat16(scales[at]));
+        exact[static_cast<std::size_t>(r) * k + c] = exact_value;
+        values[static_cast<std::size_t>(r) * k + c] = rounded(exact_value);
       }
   }
   int n, k, group_size, count;
   std::vector<std::uint8_t> codes;
   std::vector<std::uint16_t> scales;
   std::vector<std::uint8_t> zeros;
-  std::vector<float> values;
+  std::vector<float> values;  // as dequantize rounds them
+  std::vector<float> exact;   // (code - zero) * scale
 };
 
 /// The matrix on the device, packed in two parts as a fused one would be.

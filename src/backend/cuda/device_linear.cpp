@@ -110,7 +110,7 @@ DeviceArray<__nv_bfloat16> LinearLoader::load_rows(const model::TensorView& view
   return out;
 }
 
-DeviceLinear LinearLoader::load(const graph::LinearSpec& spec) {
+DeviceLinear LinearLoader::load(const graph::LinearSpec& spec, bool paired) {
   const bool rows_split = spec.shard == graph::Shard::kRows;
   const int k = graph::local_k(spec, ranks_), k_begin = rows_split ? rank_ * k : 0;
   std::vector<Source> parts;
@@ -137,7 +137,7 @@ DeviceLinear LinearLoader::load(const graph::LinearSpec& spec) {
       const int group = parts[0].stored->group_size();
       linear.codes.reserve(kernels::w4_codes_bytes(linear.n, k));
       linear.groups.reserve(kernels::w4_groups_bytes(linear.n, k, group));
-      linear.int4 = {linear.codes.get(), linear.groups.get(), linear.n, k, group};
+      linear.int4 = {linear.codes.get(), linear.groups.get(), linear.n, k, group, paired};
       break;
     }
     case WeightForm::kFp8Block:

@@ -36,7 +36,8 @@ class LinearLoader {
   LinearLoader(const model::WeightSource& source, int rank, int ranks, bool pin_memory, ThreadPool& pool);
   ~LinearLoader();
 
-  DeviceLinear load(const graph::LinearSpec& spec);
+  /// paired: of two parts, as W4Weights::paired, where they are kept in 4 bit.
+  DeviceLinear load(const graph::LinearSpec& spec, bool paired);
 
   /// A tensor of floating point as bf16, rows [row_begin, row_begin + rows) of it.
   DeviceArray<__nv_bfloat16> load_rows(const model::TensorView& view, std::int64_t row_begin, std::int64_t rows);

@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "backend/backend.h"
+#include "backend/cuda/decode_chains.h"
 #include "backend/cuda/head.h"
 #include "backend/cuda/profiler_range.h"
 #include "backend/cuda/text_step.h"
@@ -68,6 +69,7 @@ class CudaExecutor : public Executor {
   VisionPass vision_pass_;
   TextStep step_;
   std::unique_ptr<Head> head_;
+  std::unique_ptr<DecodeChains> chains_;
   DeviceArray<float> float_hidden_;
   profile::EngineOptions engine_;
   std::uint64_t generation_ = 0;  // of the buffers that graphs were captured over
@@ -109,6 +111,7 @@ CudaExecutor::CudaExecutor(const graph::Plan& plan, const model::WeightSource& s
   context_.comm = join_ranks(context_.host_comm, options.device, engine_.all_reduce);
   load(source, options);
   head_ = std::make_unique<Head>(context_);
+  chains_ = std::make_unique<DecodeChains>(context_);
   const auto& text = plan.config.text;
   step_.max_model_len = engine_.max_model_len > 0 ? engine_.max_model_len : text.max_position_embeddings;
   text_.set_rows(graph::Rows::kTokens, engine_.max_num_batched_tokens);
@@ -119,8 +122,9 @@ CudaExecutor::CudaExecutor(const graph::Plan& plan, const model::WeightSource& s
 void CudaExecutor::load(const model::WeightSource& source, const ExecutorOptions& options) {
   ThreadPool pool(options.threads);
   LinearLoader loader(source, context_.rank, context_.plan.ranks, engine_.pin_memory != profile::Switch::kOff, pool);
-  for (const auto& spec : context_.plan.linears) {
-    context_.linears.push_back(loader.load(spec));
+  const std::vector<bool> paired = paired_linears(context_.plan);
+  for (std::size_t i = 0; i < paired.size(); ++i) {
+    context_.linears.push_back(loader.load(context_.plan.linears[i], paired[i]));
     const std::size_t bytes = context_.linears.back().bytes();
     weight_bytes_ += bytes;
     if (options.on_loaded) options.on_loaded(bytes);
@@ -260,8 +264,13 @@ void CudaExecutor::run_text() {
                                      step_.sin.get(), context_.stream));
   const std::vector<graph::Op>& ops = context_.plan.text.ops;
   LayerRanges ranges(context_.plan.text);
+  const bool decodes = step_.arrays.prefill.count == 0 && !step_.arrays.has_visual;
   for (std::size_t i = 0; i < ops.size(); ++i) {
     ranges.before(i);
+    if (const std::size_t done = decodes ? chains_->run(i, context_, text_) : 0; done > 0) {
+      i += done - 1;
+      continue;
+    }
     std::visit(
         [&](const auto& o) {
           using T = std::decay_t<decltype(o)>;

@@ -16,6 +16,7 @@
 
 #include "comm/communicator.h"
 #include "kernels/add_norm.h"
+#include "kernels/all_reduce.h"
 
 namespace qwenbench::comm {
 
@@ -39,6 +40,9 @@ class DeviceCommunicator {
   /// kernels::add_norm() where args.partial is this rank's part of a sum over ranks; afterwards its content is
   /// undefined. residual must hold the same bits on all ranks, and does so afterwards.
   virtual void all_reduce_add_norm(const kernels::AddNorm& args, cudaStream_t stream) = 0;
+
+  /// What a kernel needs to exchange sums by itself (PeerExchange::quads); null: this communicator has no such way.
+  virtual const kernels::PeerExchange* peers() const { return nullptr; }
 
   /// Returns when the stream's work is done. Throws DeviceError where a peer did not come: after the time-out, or as
   /// soon as the host communicator is aborted. Use it instead of cudaStreamSynchronize(), which may wait for ever.

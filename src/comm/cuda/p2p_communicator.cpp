@@ -25,6 +25,7 @@ class P2pCommunicator final : public DeviceCommunicator {
     // where each rank has one block running. Ranks that share a device must therefore never fill it, neither their
     // threads nor their registers: the rest is also for what a rank does before it comes here.
     const int sharing = group_->ranks_on_device_of(rank());
+    exchange_.sharing = sharing;
     exchange_.max_threads = sharing > 1 ? processors * 512 / sharing : processors * 2048;
     exchange_.overlap_next = sharing == 1;
     host_->on_abort([group = std::weak_ptr<P2pGroup>(group_)] {
@@ -50,6 +51,8 @@ class P2pCommunicator final : public DeviceCommunicator {
     QWENBENCH_CUDA(kernels::all_reduce_add_norm(
         exchange_, args, two_shot ? kernels::AllReduceShape::kTwoShot : kernels::AllReduceShape::kOneShot, stream));
   }
+
+  const kernels::PeerExchange* peers() const override { return &exchange_; }
 
   void synchronize(cudaStream_t stream) override {
     QWENBENCH_CUDA(cudaStreamSynchronize(stream));  // a waiting kernel ends by itself

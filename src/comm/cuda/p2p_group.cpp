@@ -30,6 +30,7 @@ P2pGroup::~P2pGroup() {
   for (const RankMemory& rank : memory_) {
     if (rank.device < 0 || cudaSetDevice(rank.device) != cudaSuccess) continue;
     cudaFree(rank.staging);
+    cudaFree(rank.quads);
     cudaFree(rank.state);
   }
   cudaFreeHost(flags_);
@@ -61,6 +62,9 @@ void P2pGroup::allocate(int rank) {
   QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.staging), bytes));
   QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.state), sizeof(kernels::ExchangeState)));
   QWENBENCH_CUDA(cudaMemset(mine.staging, 0xff, bytes));
+  const std::size_t quad_bytes = 2 * memory_.size() * static_cast<std::size_t>(kernels::kQuadBytes);
+  QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.quads), quad_bytes));
+  QWENBENCH_CUDA(cudaMemset(mine.quads, 0xff, quad_bytes));
   QWENBENCH_CUDA(cudaMemset(mine.state, 0, sizeof(kernels::ExchangeState)));
   QWENBENCH_CUDA(kernels::load_all_reduce());
   QWENBENCH_CUDA(kernels::load_all_reduce_add_norm());
@@ -82,7 +86,10 @@ kernels::PeerExchange P2pGroup::exchange_of(int rank) const {
   kernels::PeerExchange exchange;
   exchange.rank = rank;
   exchange.ranks = static_cast<int>(memory_.size());
-  for (int r = 0; r < exchange.ranks; ++r) exchange.staging[r] = memory_[r].staging;
+  for (int r = 0; r < exchange.ranks; ++r) {
+    exchange.staging[r] = memory_[r].staging;
+    exchange.quads[r] = memory_[r].quads;
+  }
   exchange.slot_bytes = slot_bytes_;
   exchange.state = memory_[rank].state;
   exchange.abort = flags_;

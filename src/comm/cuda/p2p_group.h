@@ -36,6 +36,7 @@ class P2pGroup {
   struct RankMemory {
     int device = -1;
     std::byte* staging = nullptr;
+    std::byte* quads = nullptr;
     kernels::ExchangeState* state = nullptr;
   };
 

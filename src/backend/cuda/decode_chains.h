@@ -1,0 +1,41 @@
+// Finds, in the text program, what one kernel computes in a decode step (kernels/decode_chain.h): from attention's
+// output projection to the next layer's fused QKV, or to the last norm.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "backend/cuda/rank_context.h"
+#include "kernels/decode_chain.h"
+
+namespace qwenbench::backend::cuda {
+
+/// Linears whose result goes into SwiGlu: of these, gate and up rows lie in pairs (kernels::W4Weights::paired).
+std::vector<bool> paired_linears(const graph::Plan& plan);
+
+class DecodeChains {
+ public:
+  /// Once weights and communicator are there. None are found where a weight has another form than 4 bit, or where the
+  /// ranks add up in another way than by peer access.
+  explicit DecodeChains(const RankContext& context);
+
+  /// Runs the chain that begins at operation `op`, for rows that are one token of a sequence each and none of a
+  /// picture; returns the number of operations it stands for. 0: no chain begins there, or the step has too many rows.
+  std::size_t run(std::size_t op, RankContext& context, Buffers& buffers);
+
+ private:
+  /// The operations of a chain, one after another.
+  struct Chain {
+    std::size_t first = 0, count = 0;
+    const graph::Linear *o, *gate_up, *down, *qkv;  // qkv null: the program ends with the norm
+    const graph::AllReduceAddNorm *middle, *next;
+    kernels::DecodeChain kernel;  // what does not depend on the step
+  };
+  static std::optional<Chain> match(const std::vector<graph::Op>& ops, std::size_t first);
+  static bool complete(const RankContext& context, Chain& chain);
+
+  std::vector<Chain> chains_;  // in the order of the program
+  DeviceArray<std::byte> workspace_;
+};
+
+}  // namespace qwenbench::backend::cuda
