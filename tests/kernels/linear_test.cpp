@@ -60,7 +60,7 @@ TEST_CASE("w4: products of every shape and number of tokens") {
   if (!has_device()) return;
   std::mt19937 random(1);
   for (const W4Case& shape : kW4Cases) {
-    if (test::is_too_large(static_cast<long long>(shape.n) * shape.k)) continue;
+    if (qwenbench::test::is_too_large(static_cast<long long>(shape.n) * shape.k)) continue;
     const W4Matrix matrix(shape.n, shape.k, shape.group_size, random);
     const PackedW4 packed(matrix, shape.n % 32 == 0 && shape.k % 256 == 0);
     for (const int m : {1, 2, 5, 8, 9, 16, 23, 32, 33, 64}) {
@@ -92,7 +92,7 @@ TEST_CASE("w4: dequantize is exact") {
   if (!has_device()) return;
   std::mt19937 random(2);
   for (const W4Case& shape : kW4Cases) {
-    if (test::is_too_large(static_cast<long long>(shape.n) * shape.k)) continue;
+    if (qwenbench::test::is_too_large(static_cast<long long>(shape.n) * shape.k)) continue;
     INFO(shape.n, " ", shape.k, " ", shape.group_size);
     const W4Matrix matrix(shape.n, shape.k, shape.group_size, random);
     const PackedW4 packed(matrix, shape.n % 32 == 0);
@@ -167,7 +167,7 @@ TEST_CASE("bf16: products, bf16 and fp32 output") {
   const int shapes[][2] = {{1, 8}, {7, 24}, {16, 64}, {33, 200}, {130, 1024}, {1111, 5120}, {20003, 264}};
   for (const auto& shape : shapes) {
     const int n = shape[0], k = shape[1];
-    if (test::is_too_large(static_cast<long long>(n) * k)) continue;
+    if (qwenbench::test::is_too_large(static_cast<long long>(n) * k)) continue;
     const std::vector<Bf16> w = random_bf16(static_cast<std::size_t>(n) * k, random);
     std::vector<float> values;
     for (const Bf16 v : w) values.push_back(__bfloat162float(v));
@@ -202,7 +202,7 @@ TEST_CASE("fp8 blocks: products, and dequantize is exact") {
   const int shapes[][2] = {{1, 16}, {40, 48}, {128, 128}, {200, 144}, {1300, 1280}, {272, 5120}, {5000, 272}};
   for (const auto& shape : shapes) {
     const int n = shape[0], k = shape[1], units = (k + 127) / 128;
-    if (test::is_too_large(static_cast<long long>(n) * k)) continue;
+    if (qwenbench::test::is_too_large(static_cast<long long>(n) * k)) continue;
     std::vector<std::uint8_t> codes(static_cast<std::size_t>(n) * k);
     for (auto& c : codes) {
       c = static_cast<std::uint8_t>(random());
