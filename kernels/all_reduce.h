@@ -51,7 +51,7 @@ struct PeerExchange {
   std::uint32_t* abort = nullptr;    // mapped host memory of all ranks: non-zero: nobody waits any more
   std::uint32_t* gave_up = nullptr;  // mapped host memory of this rank: gave_up[GaveUp] is 1 where that happened
   unsigned long long time_out_ns = 0;
-  int sharing = 1;            // ranks on this rank's device
+  int sharing = 1;            // ranks on a device, at most
   int max_threads = 0;        // of one grid. Ranks that share a device must leave room for each other
   bool overlap_next = false;  // lets the next kernel start early. Not where ranks share a device: it could fill it
 };

@@ -120,7 +120,8 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
       }
     }
   }
-  allow_next_kernel();
+  // Blocks of the next kernel must not take the room that another rank's chain, which this one waits for, still needs.
+  if (call.peers.ranks == 1 || call.peers.overlap_next) allow_next_kernel();
   if (call.after_bytes > 0) {
     const long long first = static_cast<long long>(call.after_units) * blockIdx.x / gridDim.x;
     prefetch_bulk(call.after + first * (kRowWarps * kW4UnitCodes), call.after_bytes, lane);

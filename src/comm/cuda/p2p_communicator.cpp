@@ -18,13 +18,11 @@ class P2pCommunicator final : public DeviceCommunicator {
       : host_(std::move(host)), options_(options), group_(P2pGroup::join(*host_, kSlotBytes)) {
     exchange_ = group_->exchange_of(rank());
     exchange_.time_out_ns = static_cast<unsigned long long>(options.time_out_s * 1e9);
-    int device = 0, processors = 0;
-    QWENBENCH_CUDA(cudaGetDevice(&device));
-    QWENBENCH_CUDA(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
     // Blocks wait only for the peers' blocks of equal index, and blocks start in that order: any grid makes progress
-    // where each rank has one block running. Ranks that share a device must therefore never fill it, neither their
-    // threads nor their registers: the rest is also for what a rank does before it comes here.
-    const int sharing = group_->ranks_on_device_of(rank());
+    // where each rank has one block running, provided that all ranks launch the same grid. Ranks that share a device
+    // must therefore never fill it, neither their threads nor their registers: the rest is also for what a rank does
+    // before it comes here.
+    const int sharing = group_->most_ranks_on_a_device(), processors = group_->fewest_processors();
     exchange_.sharing = sharing;
     exchange_.max_threads = sharing > 1 ? processors * 512 / sharing : processors * 2048;
     exchange_.overlap_next = sharing == 1;

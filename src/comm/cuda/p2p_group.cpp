@@ -58,6 +58,7 @@ std::shared_ptr<P2pGroup> P2pGroup::join(Communicator& host, long long slot_byte
 void P2pGroup::allocate(int rank) {
   RankMemory& mine = memory_[rank];
   QWENBENCH_CUDA(cudaGetDevice(&mine.device));
+  QWENBENCH_CUDA(cudaDeviceGetAttribute(&mine.processors, cudaDevAttrMultiProcessorCount, mine.device));
   const std::size_t bytes = kernels::kExchangeBuffers * memory_.size() * static_cast<std::size_t>(slot_bytes_);
   QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.staging), bytes));
   QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.state), sizeof(kernels::ExchangeState)));
@@ -97,9 +98,18 @@ kernels::PeerExchange P2pGroup::exchange_of(int rank) const {
   return exchange;
 }
 
-int P2pGroup::ranks_on_device_of(int rank) const {
-  return static_cast<int>(std::count_if(memory_.begin(), memory_.end(),
-                                        [&](const RankMemory& other) { return other.device == memory_[rank].device; }));
+int P2pGroup::most_ranks_on_a_device() const {
+  std::ptrdiff_t most = 0;
+  for (const RankMemory& mine : memory_)
+    most = std::max(most, std::count_if(memory_.begin(), memory_.end(),
+                                        [&](const RankMemory& other) { return other.device == mine.device; }));
+  return static_cast<int>(most);
+}
+
+int P2pGroup::fewest_processors() const {
+  return std::min_element(memory_.begin(), memory_.end(),
+                          [](const RankMemory& a, const RankMemory& b) { return a.processors < b.processors; })
+      ->processors;
 }
 
 std::uint32_t* P2pGroup::gave_up_flag(int rank) const { return flags_ + kLine * (rank + 1); }

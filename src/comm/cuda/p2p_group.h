@@ -21,7 +21,9 @@ class P2pGroup {
 
   /// What rank `rank`'s kernels are given; limits and times are the caller's to fill in.
   kernels::PeerExchange exchange_of(int rank) const;
-  int ranks_on_device_of(int rank) const;
+  /// Of all devices of the group: the most ranks that share one, and the fewest multiprocessors that one has.
+  int most_ranks_on_a_device() const;
+  int fewest_processors() const;
 
   /// Every kernel stops waiting.
   void abort();
@@ -34,7 +36,7 @@ class P2pGroup {
 
  private:
   struct RankMemory {
-    int device = -1;
+    int device = -1, processors = 0;
     std::byte* staging = nullptr;
     std::byte* quads = nullptr;
     kernels::ExchangeState* state = nullptr;
