@@ -46,34 +46,40 @@ struct KvProducer {
   Rings rings;
   int use = 0;
 
-  __device__ void copy(const Ring<kHeadDim>& ring, const CUtensorMap& map, int row, bool active) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32, piece = lane / 2, half = lane % 2;
+  static __device__ int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  /// This lane's first row within a tile.
+  __device__ int first_row() const { return lane() / 2 * wg.box_rows; }
+
+  __device__ void copy(const Ring<kHeadDim>& ring, int tile_use, const CUtensorMap& map, int row, bool active) const {
     const int copies = __popc(__ballot_sync(kAllLanes, active));
-    ring.wait_empty(use);
-    if (lane == 0) arrive_expecting(ring.full(use), copies * wg.box_rows * 128);
+    ring.wait_empty(tile_use);
+    if (lane() == 0) arrive_expecting(ring.full(tile_use), copies * wg.box_rows * 128);
     __syncwarp();
-    if (active)
-      copy_box(ring.slot(use) + half * Tile::kHalfBytes + piece * wg.box_rows * 128, map, half * 64, row,
-               ring.full(use));
+    const int half = lane() % 2;
+    const unsigned to = ring.slot(tile_use) + half * Tile::kHalfBytes + first_row() * 128;
+    if (active) copy_box(to, map, half * 64, row, ring.full(tile_use));
   }
 
   __device__ void produce(const QueryTile& tile, int local_head) {
     const Pass& pass = wg.pass;
     const int* table = pass.op.batch.block_table + static_cast<std::int64_t>(tile.sequence) * pass.op.batch.max_blocks;
-    const int length = pass.op.batch.kv_length[tile.sequence], tiles = tiles_of_keys(pass, tile);
-    const int from = static_cast<int>(threadIdx.x) % 32 / 2 * wg.box_rows;  // this lane's, within a tile
+    const int length = pass.op.batch.kv_length[tile.sequence], tiles = tiles_of_keys(pass, tile), from = first_row();
     const auto takes_part = [&](int j) { return from < kWgKeys && j * kWgKeys + from < length; };
-    const auto block_of = [&](int j) {
-      const int at = (j * kWgKeys + from) >> pass.log2_block;
-      return !takes_part(j) ? 0 : pass.expanded ? tile.first_block + at : table[at];
+    const auto row_of = [&](int j) {
+      const int token = j * kWgKeys + from, at = token >> pass.log2_block;
+      const int block = !takes_part(j) ? 0 : pass.expanded ? tile.first_block + at : table[at];
+      return cache_row(pass, block, local_head, token);
     };
-    int block = block_of(0);
-    for (int j = 0; j < tiles; ++j, ++use) {
-      const int row = cache_row(pass, block, local_head, j * kWgKeys + from);
-      block = block_of(j + 1);  // on its way while this warp waits
-      copy(rings.keys, wg.keys, row, takes_part(j));
-      copy(rings.values, wg.values, row, takes_part(j));
-    }
+    int next_row = row_of(0);  // looked up while this warp waits
+    copy_tiles(
+        tiles,
+        [&](int j) {
+          const int row = next_row;
+          next_row = row_of(j + 1);
+          copy(rings.keys, use + j, wg.keys, row, takes_part(j));
+        },
+        [&](int j) { copy(rings.values, use + j, wg.values, row_of(j), takes_part(j)); });
+    use += tiles;
   }
 
   __device__ void run() {
@@ -180,11 +186,10 @@ __device__ inline void store_rows(const WgPass& wg, const QueryInfo& info, const
 }
 
 template <bool kCodes>
-__device__ inline void consume(const WgPass& wg, const Rings& rings, const QueryInfo* infos, char* memory,
-                               unsigned shared) {
+__device__ inline void consume(const WgPass& wg, const Rings& rings, const QueryInfo* infos, char* memory) {
   const int group = consumer_group(), lane = static_cast<int>(threadIdx.x) % 32;
   const int row = (static_cast<int>(threadIdx.x) - kProducers) / 32 * 16 + lane / 4;
-  const auto pointer = [&](unsigned address) { return memory + (address - shared); };
+  const auto pointer = [&](unsigned address) { return memory + (address - rings.queries.slots); };
   WgAttention<kHeadDim> rows;
   int tiles_done = 0;
   if (group == 1) pass_turn(group);
@@ -211,16 +216,10 @@ __device__ inline void consume(const WgPass& wg, const Rings& rings, const Query
 template <bool kCodes>
 __global__ void __launch_bounds__(kWgThreads, 1) prefill_attention_wgmma_kernel(const __grid_constant__ WgPass wg) {
 #if QWENBENCH_WARPGROUP_PRODUCTS
-  extern __shared__ char memory[];
-  __shared__ QueryInfo infos[2];
-  const unsigned shared = aligned_shared(memory);
-  const Rings rings(shared);
-  if (threadIdx.x == 0) {
-    rings.queries.init(kQueryThreads);
-    rings.keys.init(1);
-    rings.values.init(1);
-    fence_barriers();
-  }
+  extern __shared__ __align__(1024) char memory[];
+  const Rings rings(shared_address(memory));
+  auto* infos = reinterpret_cast<QueryInfo*>(memory + Rings::kBytes);
+  if (threadIdx.x == 0) rings.init(kQueryThreads);
   __syncthreads();
   wait_for_previous();
   let_next_start();
@@ -232,7 +231,7 @@ __global__ void __launch_bounds__(kWgThreads, 1) prefill_attention_wgmma_kernel(
       QueryProducer<kCodes>{wg, rings.queries, infos}.run();
   } else {
     take_registers<kConsumerRegisters>();
-    consume<kCodes>(wg, rings, infos, memory + (shared - shared_address(memory)), shared);
+    consume<kCodes>(wg, rings, infos, memory);
   }
 #endif
 }
@@ -247,8 +246,8 @@ cudaError_t map_rows(const Pass& pass, const __nv_bfloat16* data, int box_rows, 
 template <bool kCodes>
 cudaError_t start(const WgPass& wg, cudaStream_t stream) {
   const int items = query_tiles(wg.pass) * wg.pass.num_heads;
-  return launch_wgmma(prefill_attention_wgmma_kernel<kCodes>, items, kWgThreads, Rings::kBytes + kWgAlignment, stream,
-                      wg);
+  return launch_wgmma(prefill_attention_wgmma_kernel<kCodes>, items, kWgThreads,
+                      Rings::kBytes + 2 * sizeof(QueryInfo), stream, wg);
 }
 
 }  // namespace

@@ -43,10 +43,10 @@ struct Producer {
       const int item = items.at(round), head = picture.head(item);
       if (item >= items.count) continue;
       copy(rings.queries, query_use++, head, picture.first_row(item));
-      for (int j = 0; j < picture.tiles; ++j, ++use) {
-        copy(rings.keys, use, picture.heads + head, j * kWgKeys);
-        copy(rings.values, use, 2 * picture.heads + head, j * kWgKeys);
-      }
+      copy_tiles(
+          picture.tiles, [&](int j) { copy(rings.keys, use + j, picture.heads + head, j * kWgKeys); },
+          [&](int j) { copy(rings.values, use + j, 2 * picture.heads + head, j * kWgKeys); });
+      use += picture.tiles;
     }
   }
 };
@@ -72,7 +72,7 @@ __device__ inline void store_rows(const Picture& picture, int first_row, int hea
 }
 
 template <int kDim>
-__device__ inline void consume(const Picture& picture, const WgRings<kDim>& rings, char* memory, unsigned shared) {
+__device__ inline void consume(const Picture& picture, const WgRings<kDim>& rings, char* memory) {
   const int group = consumer_group(), tiles = picture.tiles;
   const int last[2] = {picture.patches - 1, picture.patches - 1};
   const Items items = picture.items();
@@ -89,7 +89,7 @@ __device__ inline void consume(const Picture& picture, const WgRings<kDim>& ring
           if ((j + 1) * kWgKeys > picture.patches) rows.mask(j * kWgKeys, last);
         },
         [](unsigned) {});
-    store_rows(picture, picture.first_row(item), picture.head(item), rows, memory + (queries - shared));
+    store_rows(picture, picture.first_row(item), picture.head(item), rows, memory + (queries - rings.queries.slots));
     rings.queries.release(use++);
   }
 }
@@ -97,15 +97,9 @@ __device__ inline void consume(const Picture& picture, const WgRings<kDim>& ring
 template <int kDim>
 __global__ void __launch_bounds__(kWgThreads, 1) vision_attention_wgmma_kernel(const __grid_constant__ Picture picture) {
 #if QWENBENCH_WARPGROUP_PRODUCTS
-  extern __shared__ char memory[];
-  const unsigned shared = aligned_shared(memory);
-  const WgRings<kDim> rings(shared);
-  if (threadIdx.x == 0) {
-    rings.queries.init(1);
-    rings.keys.init(1);
-    rings.values.init(1);
-    fence_barriers();
-  }
+  extern __shared__ __align__(1024) char memory[];
+  const WgRings<kDim> rings(shared_address(memory));
+  if (threadIdx.x == 0) rings.init(1);
   __syncthreads();
   wait_for_previous();
   let_next_start();
@@ -114,7 +108,7 @@ __global__ void __launch_bounds__(kWgThreads, 1) vision_attention_wgmma_kernel(c
     if (threadIdx.x == 0) Producer<kDim>{picture, rings}.run();
   } else {
     take_registers<kConsumerRegisters>();
-    consume<kDim>(picture, rings, memory + (shared - shared_address(memory)), shared);
+    consume<kDim>(picture, rings, memory);
   }
 #endif
 }
@@ -122,8 +116,7 @@ __global__ void __launch_bounds__(kWgThreads, 1) vision_attention_wgmma_kernel(c
 template <int kDim>
 cudaError_t start(const Picture& picture, cudaStream_t stream) {
   const int items = ceil_div(picture.patches, kWgRows) * picture.heads;
-  return launch_wgmma(vision_attention_wgmma_kernel<kDim>, items, kWgThreads, WgRings<kDim>::kBytes + kWgAlignment,
-                      stream, picture);
+  return launch_wgmma(vision_attention_wgmma_kernel<kDim>, items, kWgThreads, WgRings<kDim>::kBytes, stream, picture);
 }
 
 }  // namespace

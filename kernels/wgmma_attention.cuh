@@ -25,23 +25,23 @@ struct WgTile {
   static constexpr int kOctets = kDim / 8;
 };
 
-/// Two slots that the producer fills and the consumers empty in turn; uses are numbered from 0.
+/// Slots that the producer fills and the consumers empty in turn; uses are numbered from 0.
 template <int kDim>
 struct Ring {
-  static constexpr int kBarrierBytes = 32;
+  static constexpr int kSlots = 2, kBarrierBytes = 16 * kSlots, kBytes = kSlots * WgTile<kDim>::kBytes;
   unsigned slots, barriers;  // full 0, full 1, empty 0, empty 1
 
   __device__ void init(int filling_arrivals) const {
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kSlots; ++i) {
       init_barrier(full(i), filling_arrivals);
       init_barrier(empty(i), kConsumers / 32);
     }
   }
-  __device__ unsigned slot(int use) const { return slots + use % 2 * WgTile<kDim>::kBytes; }
-  __device__ unsigned full(int use) const { return barriers + use % 2 * 8; }
-  __device__ unsigned empty(int use) const { return barriers + 16 + use % 2 * 8; }
-  __device__ void wait_full(int use) const { wait_barrier(full(use), use / 2 % 2); }
-  __device__ void wait_empty(int use) const { wait_barrier(empty(use), (use / 2 + 1) % 2); }
+  __device__ unsigned slot(int use) const { return slots + use % kSlots * WgTile<kDim>::kBytes; }
+  __device__ unsigned full(int use) const { return barriers + use % kSlots * 8; }
+  __device__ unsigned empty(int use) const { return full(use) + 8 * kSlots; }
+  __device__ void wait_full(int use) const { wait_barrier(full(use), use / kSlots % 2); }
+  __device__ void wait_empty(int use) const { wait_barrier(empty(use), (use / kSlots + 1) % 2); }
   /// All lanes of a consumer warp.
   __device__ void release(int use) const {
     __syncwarp();
@@ -52,19 +52,33 @@ struct Ring {
 /// What a thread block keeps in shared memory, from an address that is a multiple of 1024.
 template <int kDim>
 struct WgRings {
-  static constexpr int kTileBytes = WgTile<kDim>::kBytes;
-  static constexpr int kBytes = 6 * kTileBytes + 3 * Ring<kDim>::kBarrierBytes;
-  Ring<kDim> queries, keys, values;
+  using Ring = device::Ring<kDim>;
+  static constexpr int kBytes = 3 * (Ring::kBytes + Ring::kBarrierBytes);
+  Ring queries, keys, values;
 
-  __device__ explicit WgRings(unsigned shared)
-      : queries{shared, shared + 6 * kTileBytes},
-        keys{shared + 2 * kTileBytes, shared + 6 * kTileBytes + 32},
-        values{shared + 4 * kTileBytes, shared + 6 * kTileBytes + 64} {}
+  __device__ explicit WgRings(unsigned shared) : queries(at(shared, 0)), keys(at(shared, 1)), values(at(shared, 2)) {}
+  static __device__ Ring at(unsigned shared, int i) {
+    return {shared + i * Ring::kBytes, shared + 3 * Ring::kBytes + i * Ring::kBarrierBytes};
+  }
+
+  /// One thread, before all meet. Keys and values come from the copy engine, asked by one thread.
+  __device__ void init(int query_arrivals) const {
+    queries.init(query_arrivals);
+    keys.init(1);
+    values.init(1);
+    fence_barriers();
+  }
 };
-/// Dynamic shared memory begins at a multiple of 16 only.
-constexpr int kWgAlignment = 1024;
-__device__ inline unsigned aligned_shared(const void* memory) {
-  return (shared_address(memory) + kWgAlignment - 1) / kWgAlignment * kWgAlignment;
+
+/// Calls copy_keys(j) and copy_values(j) for all tiles, in the order in which they are wanted.
+template <class CopyKeys, class CopyValues>
+__device__ inline void copy_tiles(int tiles, const CopyKeys& copy_keys, const CopyValues& copy_values) {
+  copy_keys(0);
+  for (int j = 1; j < tiles; ++j) {
+    copy_keys(j);
+    copy_values(j - 1);
+  }
+  copy_values(tiles - 1);
 }
 
 /// Items of work of a thread block, forwards and backwards over the grid in turn: where items get shorter, all blocks
@@ -159,7 +173,6 @@ struct WgAttention {
         score[j][i] = exp2_fast(fmaf(score[j][i], factor, -maximum[i / 2]));
         sum[i / 2] += score[j][i];
       }
-    pin(score);  // the exponentials are not put off until products have ended
   }
 
   __device__ void raise_maximum(const float (&lane_top)[2]) {
