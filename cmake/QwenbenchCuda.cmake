@@ -14,6 +14,8 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES "89;90" CACHE STRING "GPU architectures")
   endif()
 endif()
+# Products of warpgroups are instructions of sm_90a alone: sm_90 code without them is not built.
+list(TRANSFORM CMAKE_CUDA_ARCHITECTURES REPLACE "^90(-real|-virtual|)$" "90a\\1")
 enable_language(CUDA)
 # CMake 3.25 does not know how to ask nvcc 13 for C++20: .cu files, and what they include, are C++17.
 set(CMAKE_CUDA_STANDARD 17)

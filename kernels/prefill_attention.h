@@ -23,6 +23,7 @@ struct PrefillAttention {
   std::size_t workspace_bytes;
   const float* q_scale = nullptr;  // FP8 attention, as of DecodeAttention
   float prob_scale = 0.00390625f;
+  bool use_wgmma = true;  // where the device has it (sm_90)
 };
 
 /// Bytes that hold K and V of all KV heads in 16 bits. Less will do, and costs speed: at least those of one KV head.

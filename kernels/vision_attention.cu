@@ -3,6 +3,7 @@
 #include "kernels/flash_attention.cuh"
 #include "kernels/launch.h"
 #include "kernels/vision_attention.h"
+#include "kernels/vision_attention_wgmma.h"
 
 namespace qwenbench::kernels {
 namespace {
@@ -78,9 +79,12 @@ cudaError_t start(const Picture& picture, cudaStream_t stream) {
 
 }  // namespace
 
-cudaError_t vision_attention(const void* qkv, void* out, int patches, int heads, int head_dim, cudaStream_t stream) {
+cudaError_t vision_attention(const void* qkv, void* out, int patches, int heads, int head_dim, cudaStream_t stream,
+                             bool use_wgmma) {
   if (head_dim % 8 != 0 || head_dim < 8 || head_dim > 128) return cudaErrorInvalidValue;
   if (patches == 0) return cudaSuccess;
+  if (use_wgmma && vision_attention_wgmma_runs())
+    return vision_attention_wgmma(qkv, out, patches, heads, head_dim, stream);
   const Picture picture = {
       static_cast<const __nv_bfloat16*>(qkv),          static_cast<__nv_bfloat16*>(out), patches, heads, head_dim,
       kLog2E / std::sqrt(static_cast<float>(head_dim))};

@@ -2,7 +2,7 @@
 // step. A figure is the median over replays of the maximum over ranks, divided by the calls in the graph. With one GPU
 // two ranks share it: that tells what the kernels cost without the link.
 //
-//   all_reduce_bench [width]        5120 where none is given
+//   all_reduce_bench [width [rows]]        5120, and several, where none are given
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
 
@@ -181,8 +181,8 @@ int main(int argc, char** argv) {
     std::puts("skipped: no CUDA device");
     return 0;
   }
-  if (width < 8 || width % 8 != 0) {
-    std::puts("usage: all_reduce_bench [width], a multiple of 8");
+  if (width < 8 || width % 8 != 0 || (argc > 2 && std::atoi(argv[2]) < 1)) {
+    std::puts("usage: all_reduce_bench [width [rows]], width a multiple of 8");
     return 2;
   }
   const bool nccl = devices > 1 && comm::has_nccl();
@@ -191,7 +191,9 @@ int main(int argc, char** argv) {
               kReplays - 5, kCalls, kRanks);
   std::printf("%7s %10s  %-22s %-22s %-22s %-22s %-22s %-22s\n", "rows", "KB", "add_norm, 1 GPU", "p2p one-shot",
               "p2p two-shot", "p2p sum alone", "nccl + add_norm", "nccl sum alone");
-  for (const int rows : {1, 4, 16, 32, 50, 128, 205, 1024, 8192}) {
+  const std::vector<int> sizes = argc > 2 ? std::vector<int>{std::atoi(argv[2])}
+                                          : std::vector<int>{1, 4, 16, 32, 50, 128, 205, 1024, 8192};
+  for (const int rows : sizes) {
     comm::DeviceCommunicatorOptions one_shot, two_shot;
     one_shot.two_shot_bytes = static_cast<std::size_t>(-1);
     two_shot.two_shot_bytes = 0;

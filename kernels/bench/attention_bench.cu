@@ -246,7 +246,7 @@ void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size,
       read.median / t.median, gather.median);
 }
 
-void bench_prefill(int rows, int length, int kv_heads, int heads, bool fp8) {
+void bench_prefill(int rows, int length, int kv_heads, int heads, bool fp8, bool codes = false, bool wgmma = true) {
   Paged set(1, length, rows, kv_heads, 16, fp8);
   const std::size_t q_bytes = static_cast<std::size_t>(rows) * heads * kHeadDim * 2;
   PrefillAttention op;
@@ -259,24 +259,29 @@ void bench_prefill(int rows, int length, int kv_heads, int heads, bool fp8) {
   op.max_total_kv = length;
   op.workspace_bytes = prefill_attention_workspace_bytes(length, 1, 16, kv_heads);
   CHECK_CUDA(cudaMalloc(&op.workspace, op.workspace_bytes));
+  if (codes) op.q_scale = set.cache.k_scale;
+  op.use_wgmma = wgmma;
   const Time t = time_graph(4, [&](int, cudaStream_t stream) { CHECK_CUDA(prefill_attention(op, stream)); });
   const double keys = (static_cast<double>(length) - rows) * rows + 0.5 * rows * (rows + 1.0);
   const double flops = 4.0 * kHeadDim * heads * keys;
-  std::printf("prefill %s rows %5d context %5d heads %d/%d: %9.1f us (%.1f-%.1f) %6.1f TFLOP/s\n",
-              fp8 ? "fp8 " : "bf16", rows, length, heads, kv_heads, t.median, t.low, t.high, 1e-6 * flops / t.median);
+  std::printf("prefill %s%s rows %5d context %5d heads %d/%d: %9.1f us (%.1f-%.1f) %6.1f TFLOP/s\n",
+              codes ? "fp8x"
+              : fp8 ? "fp8 "
+                    : "bf16",
+              wgmma ? "" : ", mma.sync", rows, length, heads, kv_heads, t.median, t.low, t.high, 1e-6 * flops / t.median);
   set.release();
   cudaFree(const_cast<void*>(op.q));
   cudaFree(op.out);
   cudaFree(op.workspace);
 }
 
-void bench_vision(int patches, int heads, int dim) {
+void bench_vision(int patches, int heads, int dim, bool wgmma = true) {
   const std::size_t elements = static_cast<std::size_t>(patches) * heads * dim;
   void *qkv = random_memory(elements * 6, false), *out = random_memory(elements * 2, false);
   const Time t = time_graph(
-      8, [&](int, cudaStream_t stream) { CHECK_CUDA(vision_attention(qkv, out, patches, heads, dim, stream)); });
-  std::printf("vision patches %5d heads %d x %d: %9.1f us (%.1f-%.1f) %6.1f TFLOP/s\n", patches, heads, dim, t.median,
-              t.low, t.high, 4e-6 * patches * static_cast<double>(elements) / t.median);
+      8, [&](int, cudaStream_t stream) { CHECK_CUDA(vision_attention(qkv, out, patches, heads, dim, stream, wgmma)); });
+  std::printf("vision%s patches %5d heads %d x %d: %9.1f us (%.1f-%.1f) %6.1f TFLOP/s\n", wgmma ? "" : ", mma.sync",
+              patches, heads, dim, t.median, t.low, t.high, 4e-6 * patches * static_cast<double>(elements) / t.median);
   cudaFree(qkv);
   cudaFree(out);
 }
@@ -310,6 +315,22 @@ void bench_append(int tokens, int heads, int kv_heads) {
   set.release();
 }
 
+/// Attention over many query rows, of text and of pictures.
+void bench_prefills() {
+  bench_prefill(8192, 8192, 8, 64, true, false, false);
+  bench_prefill(8192, 8192, 8, 64, true);
+  bench_prefill(8192, 8192, 8, 64, false);
+  bench_prefill(8192, 8192, 8, 64, true, true);
+  bench_prefill(8192, 8192, 4, 32, true);
+  bench_prefill(2048, 8192, 8, 64, true);
+  bench_prefill(2048, 2048, 8, 64, true);
+  bench_prefill(512, 1024, 8, 64, true);
+  bench_vision(4096, 16, 72, false);
+  bench_vision(4096, 16, 72);
+  bench_vision(4096, 16, 64);
+  bench_vision(1024, 16, 72);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -341,6 +362,10 @@ int main(int argc, char** argv) {
     bench_prefill(2048, 8192, 8, 64, true);
     return 0;
   }
+  if (only == "prefill") {
+    bench_prefills();
+    return 0;
+  }
   bench_decode(16, 8192, 8, 64, 16, true);
   bench_decode(16, 8192, 8, 64, 64, true);
   bench_decode(16, 32768, 8, 64, 16, true);
@@ -352,15 +377,7 @@ int main(int argc, char** argv) {
   bench_decode(16, 8192, 4, 32, 16, true);
   bench_decode(16, 8192, 8, 32, 16, true);
   bench_decode(16, 8192, 8, 64, 64, true, true);
-  bench_prefill(8192, 8192, 8, 64, true);
-  bench_prefill(8192, 8192, 8, 64, false);
-  bench_prefill(8192, 8192, 4, 32, true);
-  bench_prefill(2048, 8192, 8, 64, true);
-  bench_prefill(2048, 2048, 8, 64, true);
-  bench_prefill(512, 1024, 8, 64, true);
-  bench_vision(4096, 16, 72);
-  bench_vision(4096, 16, 64);
-  bench_vision(1024, 16, 72);
+  bench_prefills();
   bench_append(8192, 64, 8);
   bench_append(16, 64, 8);
   bench_append(1, 64, 8);

@@ -47,16 +47,16 @@ void run(RankContext& context, Buffers& buffers, const graph::BeginResidual& op)
   QWENBENCH_CUDA(kernels::add_norm(args, context.stream));
 }
 
+Epilogue epilogue_of(const RankContext& context, const graph::Linear& op) {
+  const bool bias_waits = context.plan.linears[op.weight].shard == graph::Shard::kRows;  // for the all-reduce
+  return {bias_waits ? nullptr : context.linears[op.weight].bias.get(), activation_of(op.activation)};
+}
+
 void run(RankContext& context, Buffers& buffers, const graph::Linear& op) {
-  const DeviceLinear& linear = context.linears[op.weight];
-  const graph::LinearSpec& spec = context.plan.linears[op.weight];
   const int rows = buffers.rows(op.out);
   if (rows == 0) return;
-  context.runner.run(linear, buffers.data(op.in), buffers.data(op.out), false, rows, context.stream);
-  const __nv_bfloat16* bias = spec.shard == graph::Shard::kRows ? nullptr : linear.bias.get();
-  if (!bias && op.activation == graph::Activation::kNone) return;
-  QWENBENCH_CUDA(kernels::bias_activation(buffers.data(op.out), bias, activation_of(op.activation), rows, linear.n,
-                                          context.stream));
+  context.runner.run(context.linears[op.weight], buffers.data(op.in), buffers.data(op.out), false, rows, context.stream,
+                     epilogue_of(context, op));
 }
 
 void run(RankContext& context, Buffers& buffers, const graph::AllReduce& op) {

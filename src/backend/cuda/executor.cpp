@@ -218,7 +218,7 @@ void CudaExecutor::load_products(const graph::Program& program, const Buffers& b
     const auto* linear = std::get_if<graph::Linear>(&op);
     if (!linear || buffers.rows(linear->out) == 0) continue;
     context_.runner.load(context_.linears[linear->weight], buffers.data(linear->in), buffers.data(linear->out), false,
-                         buffers.rows(linear->out), context_.stream);
+                         buffers.rows(linear->out), context_.stream, epilogue_of(context_, *linear));
   }
 }
 

@@ -51,23 +51,27 @@ bool streams(const DeviceLinear& linear, bool y_is_float, int rows) {
   }
 }
 
+Epilogue fused_part(const Epilogue& epilogue) { return DenseGemm::fuses(epilogue) ? epilogue : Epilogue{}; }
+
 }  // namespace
 
 void LinearRunner::load(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
-                        cudaStream_t stream) {
+                        cudaStream_t stream, const Epilogue& epilogue) {
   if (streams(linear, y_is_float, rows)) return;
   const __nv_bfloat16* w = linear.form == WeightForm::kDense ? linear.dense.get() : dequantized_.get();
-  gemm_.load(x, w, y, y_is_float, rows, linear.n, linear.k, stream);
+  gemm_.load(x, w, y, y_is_float, rows, linear.n, linear.k, stream, fused_part(epilogue));
 }
 
 void LinearRunner::run(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
-                       cudaStream_t stream) {
+                       cudaStream_t stream, const Epilogue& epilogue) {
   // Launched early, the products' thread blocks take the room of the small kernels before them: on H200 a decode step
   // took a quarter longer (docs/performance.md), although a chain of products alone gains.
   constexpr bool overlap = false;
   auto* out = static_cast<__nv_bfloat16*>(y);
   if (!streams(linear, y_is_float, rows)) {
-    gemm_.multiply(x, dense_weights(linear, stream), y, y_is_float, rows, linear.n, linear.k, stream);
+    gemm_.multiply(x, dense_weights(linear, stream), y, y_is_float, rows, linear.n, linear.k, stream,
+                   fused_part(epilogue));
+    if (DenseGemm::fuses(epilogue)) return;
   } else if (linear.form == WeightForm::kInt4) {
     QWENBENCH_CUDA(kernels::w4_linear(x, linear.int4, out, rows, workspace_.get(), stream, overlap));
   } else if (linear.form == WeightForm::kFp8Block) {
@@ -79,6 +83,9 @@ void LinearRunner::run(const DeviceLinear& linear, const __nv_bfloat16* x, void*
                                                      stream, overlap)
                               : kernels::bf16_linear(x, w, out, rows, linear.n, linear.k, workspace, stream, overlap));
   }
+  if (!epilogue.empty())
+    QWENBENCH_CUDA(
+        kernels::bias_activation(out, epilogue.bias, epilogue.activation, rows, linear.n, stream));
 }
 
 }  // namespace qwenbench::backend::cuda

@@ -11,13 +11,14 @@ class LinearRunner {
   /// Workspaces for the largest of `linears`, taken once.
   void reserve(const std::vector<DeviceLinear>& linears);
 
-  /// y [rows, n] bf16 (or fp32 where y_is_float) = x [rows, k] * W^T; the bias is not added. With W in a quantized form
-  /// and many rows it is dequantized first.
-  void run(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows, cudaStream_t stream);
+  /// y [rows, n] bf16 (or fp32 where y_is_float, without an epilogue) = epilogue(x [rows, k] * W^T). With W in a
+  /// quantized form and many rows it is dequantized first.
+  void run(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows, cudaStream_t stream,
+           const Epilogue& epilogue = {});
 
   /// Before such a run(): where cuBLASLt would load a kernel in it, it does so now. y becomes undefined.
   void load(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
-            cudaStream_t stream);
+            cudaStream_t stream, const Epilogue& epilogue = {});
 
  private:
   const __nv_bfloat16* dense_weights(const DeviceLinear& linear, cudaStream_t stream);

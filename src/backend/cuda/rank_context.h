@@ -57,6 +57,8 @@ struct RowFeatures {
 
 // ---- operations that text and vision share ----
 
+Epilogue epilogue_of(const RankContext& context, const graph::Linear& op);
+
 void run(RankContext& context, Buffers& buffers, const graph::Norm& op);
 void run(RankContext& context, Buffers& buffers, const graph::BeginResidual& op);
 void run(RankContext& context, Buffers& buffers, const graph::Linear& op);
