@@ -1,97 +1,10 @@
-// The parts of a chain that its thread blocks share: how work is cut, how products wait for each other, and how a
-// finished sum is used.
+// What becomes of the sums of 64 rows: added up between ranks, and used at once.
 #pragma once
 
 #include "kernels/all_reduce_exchange.cuh"
-#include "kernels/decode_chain.h"
-#include "kernels/w4_multiply.cuh"
+#include "kernels/decode_chain_layout.cuh"
 
 namespace qwenbench::kernels::chain {
-
-constexpr int kProducts = 4;
-enum Product { kO = 0, kGateUp = 1, kDown = 2, kQkv = 3 };
-
-constexpr int kUnitK = 128;
-constexpr int kRowWarps = 4, kTileRows = 64 * kRowWarps;
-constexpr int kTokenStride = kUnitK * 2 + 64;  // bytes; 64 more so that two tokens' 64 bytes fall into distinct banks
-constexpr int kMaxStages = 16;
-constexpr int kMaxGrid = 256;
-constexpr int kMaxRowBlocks = 4096;  // of 64 rows, of one product
-constexpr int kTokens = kChainMaxTokens;
-
-/// One product y = x W^T, in tiles of 256 rows and units of 128 columns; each of the first `blocks` thread blocks takes
-/// a run of units, at least one.
-struct Work {
-  const unsigned char* codes;
-  const unsigned char* groups;
-  const __nv_bfloat16* x;  // [m, k]
-  int n, k, row_blocks, units;
-  int total;  // units of all tiles
-  int blocks;
-
-  __device__ int begin(int block) const {
-    return static_cast<int>(static_cast<unsigned>(total) * static_cast<unsigned>(min(block, blocks)) /
-                            static_cast<unsigned>(blocks));
-  }
-  /// The thread block that takes a unit.
-  __device__ int owner(int unit) const {
-    return static_cast<int>((static_cast<unsigned>(unit + 1) * static_cast<unsigned>(blocks) - 1u) /
-                            static_cast<unsigned>(total));
-  }
-};
-
-/// In the workspace, zero between kernels but for `launches`.
-struct Counters {
-  unsigned arrived[kMaxRowBlocks];  // parts of a row block's sum that are there
-  unsigned done[kProducts];         // finished row blocks
-  unsigned left;                    // thread blocks that have left
-};
-
-/// What the kernel is given.
-struct Call {
-  Work work[kProducts];
-  int products;  // kProducts, or one less at the model's end
-  int m, hidden, intermediate;
-  int stages;                      // of the ring
-  int in_flight, in_flight_early;  // stages under way at most: of a product at work, of one that waits for its tokens
-  ChainNorm norm[2];
-  float* residual;
-  __nv_bfloat16* scaled;  // [m, hidden]: residual * norm weight; the factor of the norm joins the product's result
-  __nv_bfloat16* mlp;     // [m, intermediate]
-  __nv_bfloat16* qkv_out;
-  float* squares;   // [2][kTokens][row blocks of hidden]: sums of squares of the residual
-  float* partials;  // [grid][2][kRowWarps][m][64]
-  Counters* counters;
-  const unsigned char* after;  // codes of the next chain's first product
-  int after_bytes;             // of each thread block
-  int after_units;             // of the whole product
-  PeerExchange peers;
-};
-
-__device__ __forceinline__ unsigned load_acquire(const unsigned* from) {
-  unsigned value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
-  return value;
-}
-__device__ __forceinline__ void add_release(unsigned* to, unsigned value) {
-  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
-}
-
-__device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned value) {
-  unsigned before;
-  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(to), "r"(value) : "memory");
-  return before;
-}
-
-/// A slot of the ring and the parity of its present use.
-struct Slot {
-  int index = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance(int by, int stages) {
-    index += by;
-    while (index >= stages) index -= stages, parity ^= 1;
-  }
-};
 
 // ---- between ranks ----
 

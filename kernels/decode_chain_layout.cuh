@@ -1,0 +1,160 @@
+// What the warps of a chain's thread block share: how work is cut, how products wait for each other, and what lies
+// where in shared memory.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/decode_chain.h"
+#include "kernels/w4_multiply.cuh"
+
+namespace qwenbench::kernels::chain {
+
+constexpr int kProducts = 4;
+enum Product { kO = 0, kGateUp = 1, kDown = 2, kQkv = 3 };
+
+constexpr int kUnitK = 128;
+constexpr int kRowWarps = 4, kTileRows = 64 * kRowWarps;
+constexpr int kTokenStride = kUnitK * 2 + 64;  // bytes; 64 more so that two tokens' 64 bytes fall into distinct banks
+constexpr int kMaxStages = 16;
+constexpr int kMaxGrid = 256;
+constexpr int kMaxRowBlocks = 4096;  // of 64 rows, of one product
+constexpr int kTokens = kChainMaxTokens;
+
+/// One product y = x W^T, in tiles of 256 rows and units of 128 columns; each of the first `blocks` thread blocks takes
+/// a run of units, at least one.
+struct Work {
+  const unsigned char* codes;
+  const unsigned char* groups;
+  const __nv_bfloat16* x;  // [m, k]
+  int n, k, row_blocks, units;
+  int total;  // units of all tiles
+  int blocks;
+
+  __device__ int begin(int block) const {
+    return static_cast<int>(static_cast<unsigned>(total) * static_cast<unsigned>(min(block, blocks)) /
+                            static_cast<unsigned>(blocks));
+  }
+  /// The thread block that takes a unit.
+  __device__ int owner(int unit) const {
+    return static_cast<int>((static_cast<unsigned>(unit + 1) * static_cast<unsigned>(blocks) - 1u) /
+                            static_cast<unsigned>(total));
+  }
+};
+
+/// In the workspace, zero between kernels but for `launches`.
+struct Counters {
+  unsigned arrived[kMaxRowBlocks];  // parts of a row block's sum that are there
+  unsigned done[kProducts];         // finished row blocks
+  unsigned left;                    // thread blocks that have left
+};
+
+/// What the kernel is given.
+struct Call {
+  Work work[kProducts];
+  int products;  // kProducts, or one less at the model's end
+  int m, hidden, intermediate;
+  int stages;                      // of the ring
+  int in_flight, in_flight_early;  // stages under way at most: of a product at work, of one that waits for its tokens
+  ChainNorm norm[2];
+  float* residual;
+  __nv_bfloat16* scaled;  // [m, hidden]: residual * norm weight; the factor of the norm joins the product's result
+  __nv_bfloat16* mlp;     // [m, intermediate]
+  __nv_bfloat16* qkv_out;
+  float* squares;   // [2][kTokens][row blocks of hidden]: sums of squares of the residual
+  float* partials;  // [grid][2][kRowWarps][m][64]
+  Counters* counters;
+  const unsigned char* after;  // codes of the next chain's first product
+  int after_bytes;             // of each thread block
+  int after_units;             // of the whole product
+  PeerExchange peers;
+};
+
+__device__ __forceinline__ unsigned load_acquire(const unsigned* from) {
+  unsigned value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
+__device__ __forceinline__ void add_release(unsigned* to, unsigned value) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+
+__device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned value) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(to), "r"(value) : "memory");
+  return before;
+}
+
+/// A slot of the ring and the parity of its present use.
+struct Slot {
+  int index = 0;
+  std::uint32_t parity = 0;
+  __device__ __forceinline__ void advance(int by, int stages) {
+    index += by;
+    while (index >= stages) index -= stages, parity ^= 1;
+  }
+};
+
+template <int kGroups, int kTokenTiles_, int kSplit_, int kTiles_>
+struct Layout {
+  using Format = W4Format<kGroups, true>;
+  static constexpr int kTokenTiles = kTokenTiles_, kSplit = kSplit_;
+  static constexpr int kTiles = kTiles_,
+                       kChunks = 4 / kTiles;  // of 16 rows a warp; warps that share 64 rows of a stage
+  static constexpr int kMultipliers = kRowWarps * kChunks * kSplit, kWarps = kMultipliers + kRowWarps + 2;
+  static constexpr int kThreads = kWarps * 32;
+  static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
+  static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
+  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 1, kHeadBytes = 640;  // barriers, then factors
+  static_assert(kBarriers * 8 <= kHeadBytes - 68);
+
+  __host__ __device__ static int stage_bytes(int m) { return (kWeightBytes + m * kTokenStride + 127) / 128 * 128; }
+  __host__ __device__ static int sum_floats(int m) { return kRowWarps * kSplit * m * kSumStride; }
+  static int shared_bytes(int m, int stages) { return kHeadBytes + stages * stage_bytes(m) + sum_floats(m) * 4; }
+  /// A slot belongs to one set of warps: one that had not waited for a slot's earlier use would take that use's parity
+  /// for its own.
+  static int stages(int m, int budget) {
+    return std::min((budget - shared_bytes(m, 0)) / stage_bytes(m), kMaxStages) / kSplit * kSplit;
+  }
+};
+
+/// What lies in shared memory. Barriers come first: of the ring's stages (weights there, tokens there, room), of the
+/// sums of each row warp (there, room), of the norm's factors.
+template <class L>
+struct Shared {
+  std::uint32_t weights, tokens, room, sums_there, sums_room, factors_there;
+  float* factors;         // [kTokens]
+  volatile int* at_work;  // the product whose tokens are there
+  unsigned char* stages;
+  float* sums;  // [kRowWarps][kSplit][m][kSumStride]
+  int stage_bytes;
+
+  __device__ Shared(unsigned char* shared, const Call& call) {
+    weights = shared_address(shared);
+    tokens = weights + kMaxStages * 8;
+    room = tokens + kMaxStages * 8;
+    sums_there = room + kMaxStages * 8;
+    sums_room = sums_there + kRowWarps * 8;
+    factors_there = sums_room + kRowWarps * 8;
+    factors = reinterpret_cast<float*>(shared + L::kHeadBytes - 64);
+    at_work = reinterpret_cast<int*>(shared + L::kHeadBytes - 68);
+    stages = shared + L::kHeadBytes;
+    stage_bytes = L::stage_bytes(call.m);
+    sums = reinterpret_cast<float*>(stages + call.stages * stage_bytes);
+  }
+  __device__ void init_barriers(int stages_count) const {
+    for (int i = 0; i < stages_count; ++i) {
+      init_barrier(weights + i * 8, kWeightArrivals);
+      init_barrier(tokens + i * 8, 32);
+      init_barrier(room + i * 8, kRowWarps * L::kChunks);
+    }
+    for (int i = 0; i < kRowWarps; ++i) {
+      init_barrier(sums_there + i * 8, L::kSplit * L::kChunks);
+      init_barrier(sums_room + i * 8, 1);
+    }
+    init_barrier(factors_there, 1);
+    fence_barriers();
+  }
+  __device__ std::uint32_t stage(int index) const { return shared_address(stages) + index * stage_bytes; }
+};
+
+}  // namespace qwenbench::kernels::chain
