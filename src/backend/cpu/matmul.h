@@ -1,7 +1,7 @@
 // Matrix product kernels of one instruction set (see kernels.h for the order of summation).
 #pragma once
 
-#include <math.h>
+#include <math.h>  // NOLINT(modernize-deprecated-headers)
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/simd.h"
