@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 namespace qwenbench {
@@ -49,7 +50,7 @@ void Progress::set(std::int64_t done) {
 std::string Progress::time_left() const {
   const double elapsed = seconds(std::chrono::steady_clock::now() - start_);
   if (done_ == 0 || elapsed < 0.5) return "";
-  const int left = static_cast<int>(elapsed / static_cast<double>(done_) * static_cast<double>(total_ - done_) + 0.5);
+  const std::int64_t left = std::lround(elapsed / static_cast<double>(done_) * static_cast<double>(total_ - done_));
   return fmt::format("{}:{:02} left", left / 60, left % 60);
 }
 

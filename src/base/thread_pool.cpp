@@ -24,6 +24,7 @@ void pause() {
 
 }  // namespace
 
+// NOLINTNEXTLINE(bugprone-throw-keyword-missing): a vector of exceptions, none yet
 ThreadPool::ThreadPool(int size) : errors_(static_cast<std::size_t>(std::max(size, 1))) {
   for (int index = 1; index < size; ++index) workers_.emplace_back([this, index] { worker(index); });
 }

@@ -71,6 +71,7 @@ class SglangReader {
                        config_.num_kv_heads));
     }
     std::vector<float> scales;
+    scales.reserve(static_cast<std::size_t>(config_.num_kv_heads));
     for (int head = 0; head < config_.num_kv_heads; ++head) {
       scales.push_back(by_rank[static_cast<std::size_t>(head / (config_.num_kv_heads / ranks))][layer]);
     }

@@ -105,6 +105,7 @@ std::vector<std::unique_ptr<Communicator>> make_threads(int size) {
   if (size < 1) throw std::invalid_argument("make_threads needs at least one rank");
   auto exchange = std::make_shared<Exchange>(size);
   std::vector<std::unique_ptr<Communicator>> ranks;
+  ranks.reserve(static_cast<std::size_t>(size));
   for (int rank = 0; rank < size; ++rank) ranks.push_back(std::make_unique<ThreadCommunicator>(exchange, rank));
   return ranks;
 }

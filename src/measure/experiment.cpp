@@ -301,12 +301,24 @@ class Experiment {
   }
 
   int write() {
-    report::write_result(output_, result_);
-    if (options_.report) write_file_atomically(*options_.report, report::render_decision(result_, output_.string()));
     out_ << report::render_table(result_, {options_.color}) << std::flush;
+    save_result();
+    if (options_.report) write_file_atomically(*options_.report, report::render_decision(result_, output_.string()));
     err_ << fmt::format("{} written to {}\n", cancelled_ ? "partial results" : "results", output_.string());
     if (options_.report) err_ << fmt::format("decision document written to {}\n", options_.report->string());
     return static_cast<int>(compare::exit_code(result_));
+  }
+
+  /// The disk may have filled up since check(): what took hours to measure then goes among the temporary files.
+  void save_result() {
+    try {
+      report::write_result(output_, result_);
+    } catch (const InputError& error) {
+      const std::filesystem::path rescue = std::filesystem::temp_directory_path() /
+                                           fmt::format("{}-{}", result_.benchmark_id, output_.filename().string());
+      report::write_result(rescue, result_);
+      throw InputError(fmt::format("{}; the results lie in {}", error.what(), rescue.string()));
+    }
   }
 
   /// The engine failed: what was measured before is written and marked, then the error goes on.
@@ -317,7 +329,7 @@ class Experiment {
     cancelled_ = true;
     finish();
     result_.warnings.push_back({"RUN_FAILED", error.what(), std::nullopt});
-    report::write_result(output_, result_);
+    save_result();
     err_ << fmt::format("partial results written to {}\n", output_.string());
   }
 

@@ -228,3 +228,38 @@ TEST_CASE("matmul: every finite e4m3 code is read as base/dtype.h says") {
     }
   }
 }
+
+TEST_CASE("matmul: a 4-bit weight is bf16((u - zero) * scale) for every significand of a scale, every code and zero") {
+  constexpr int n = 256, group_size = 16, groups = 16,
+                k = groups * group_size;          // group g: zero g; column c of it: code c
+  const auto scale_of = [](int row, int group) {  // both signs, exponents -126 to 107
+    const auto exponent = static_cast<std::uint16_t>(1 + 233 * group / 15);
+    return static_cast<std::uint16_t>((row >= 128 ? 0x8000 : 0) | exponent << 7 | row % 128);
+  };
+  AlignedVector<std::uint8_t> codes(std::size_t{n} * k / 2), zeros(std::size_t{n} * groups);
+  AlignedVector<std::uint16_t> scales(zeros.size());
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i / 8 % 16 * 0x11);
+  for (int row = 0; row < n; ++row) {
+    for (int group = 0; group < groups; ++group) {
+      const std::size_t at = (static_cast<std::size_t>(row / kPanel) * groups + group) * kPanel + row % kPanel;
+      scales[at] = scale_of(row, group);
+      zeros[at] = static_cast<std::uint8_t>(group);
+    }
+  }
+  PackedMatrix matrix;
+  matrix.form = Form::kInt4;
+  matrix.n = n, matrix.k = k, matrix.group_size = group_size, matrix.groups = groups;
+  matrix.data = codes.data(), matrix.scales = scales.data(), matrix.zeros = zeros.data();
+  for (const Kernels* kernels : runnable_kernels()) {
+    for (int column = 0; column < k; ++column) {
+      std::vector<float> one_hot(k, 0.0f);
+      one_hot[column] = 1.0f;
+      const std::vector<float> y = multiply(*kernels, matrix, one_hot, 1, n);
+      const int group = column / group_size, code = column % group_size;
+      for (int row = 0; row < n; ++row) {
+        const float expected = round_to_bf16(static_cast<float>(code - group) * bf16_to_float(scale_of(row, group)));
+        if (y[row] != expected) FAIL_CHECK(kernels->name << " code " << code << " zero " << group << " row " << row);
+      }
+    }
+  }
+}

@@ -59,6 +59,21 @@ Ran run(const Folder& folder, const std::vector<std::string>& sets, RunOptions o
   return ran;
 }
 
+/// A stream that puts a folder where the result will go, as soon as the run reports progress.
+class FolderInTheWay : public std::stringbuf {
+ public:
+  explicit FolderInTheWay(std::filesystem::path path) : path_(std::move(path)) {}
+
+ protected:
+  std::streamsize xsputn(const char* text, std::streamsize size) override {
+    std::filesystem::create_directory(path_);
+    return std::stringbuf::xsputn(text, size);
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
 void check_scale_rows(const report::VariantResult& variant, const std::string& method) {
   CHECK(variant.kv_scales.method == method);
   REQUIRE_FALSE(variant.kv_scales.layers.empty());
@@ -247,6 +262,29 @@ TEST_CASE("no place to write is found out first") {
   std::ostringstream out, err;
   CHECK_THROWS_AS(run_experiment(profile, options, out, err), InputError);
   CHECK(err.str().empty());
+}
+
+TEST_CASE("a place that cannot be written any more costs no results") {
+  Folder folder;
+  const auto profile = profile::parse_profile(kProfile, "test.json", folder.path, {});
+  RunOptions options;
+  options.output = folder.path / "result.json";
+  options.progress = ProgressStyle::kLines;
+  FolderInTheWay meanwhile(*options.output);
+  std::ostream err(&meanwhile);
+  std::ostringstream out;
+  std::string message;
+  try {
+    run_experiment(profile, options, out, err);
+  } catch (const InputError& error) {
+    message = error.what();
+  }
+  CHECK(out.str().find("KL divergence") != std::string::npos);
+  const std::string before = "the results lie in ";
+  REQUIRE(message.find(before) != std::string::npos);
+  const std::filesystem::path rescue = message.substr(message.find(before) + before.size());
+  CHECK(report::read_result(rescue).variants.size() == 3);
+  std::filesystem::remove(rescue);
 }
 
 TEST_CASE("the noise floor is scored with other steps and other batches") {

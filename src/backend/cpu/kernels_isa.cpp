@@ -1,5 +1,5 @@
 // Compiled once for each instruction set (src/backend/CMakeLists.txt); simd.h names the namespace after it.
-#include <math.h>
+#include <math.h>  // NOLINT(modernize-deprecated-headers)
 
 #include <new>
 

@@ -1,9 +1,10 @@
 // Sixteen fp32 lanes. Included only by the kernel sources, which are compiled once for each instruction set, each time
 // into a namespace of its own: AVX-512, AVX2 + FMA, and portable C++. All three compute the same bits: every fused
-// multiply-add is written out, and every reduction has one order.
+// multiply-add is written out, and every reduction has one order. C headers, because of an inline function of a C++ one
+// the linker might keep the AVX-512 copy for all.
 #pragma once
 
-#include <stdint.h>
+#include <stdint.h>  // NOLINT(modernize-deprecated-headers)
 
 #if defined(__AVX2__)
 #include <immintrin.h>
