@@ -18,6 +18,7 @@ namespace qwenbench::kernels {
 
 constexpr int kMaxRanks = 8;
 constexpr int kExchangeBuffers = 3;
+constexpr long long kQuadBytes = 512 << 10;
 
 /// Two bf16 NaNs, or one fp32 NaN. A value with these bits is sent as another NaN.
 constexpr std::uint32_t kEmptyWord = 0xffffffffu;
@@ -29,6 +30,7 @@ struct alignas(16) ExchangeState {
   std::uint32_t arrived;         // blocks of the running kernel that have read this
   std::uint32_t unused;
   unsigned long long nanoseconds;  // block 0 was in collectives, waiting for peers included, since the beginning
+  std::uint32_t quad_calls;        // kernels that have exchanged quads
 };
 
 /// Why a kernel stopped waiting. Each reason has a word of its own: the threads of one kernel may have different ones.
@@ -40,11 +42,16 @@ struct PeerExchange {
   int rank = 0, ranks = 1;
   /// staging[r]: rank r's memory, [kExchangeBuffers][ranks as sources][slot_bytes], all bytes 0xff at first.
   std::byte* staging[kMaxRanks] = {};
+  /// quads[r]: rank r's memory for sums inside a kernel (decode_chain.h), [2][ranks as sources][kQuadBytes], all bytes
+  /// 0xff at first: units of 16 bytes, two pairs of bf16 values with a flag beside each, which names the call. The two
+  /// take turns, since a rank that is two calls ahead has had this one's answer to the call between.
+  std::byte* quads[kMaxRanks] = {};
   long long slot_bytes = 0;  // a multiple of 16, below 4 GiB; longer calls are cut into several kernels
   ExchangeState* state = nullptr;
   std::uint32_t* abort = nullptr;    // mapped host memory of all ranks: non-zero: nobody waits any more
   std::uint32_t* gave_up = nullptr;  // mapped host memory of this rank: gave_up[GaveUp] is 1 where that happened
   unsigned long long time_out_ns = 0;
+  int sharing = 1;            // ranks on this rank's device
   int max_threads = 0;        // of one grid. Ranks that share a device must leave room for each other
   bool overlap_next = false;  // lets the next kernel start early. Not where ranks share a device: it could fill it
 };

@@ -7,70 +7,69 @@ namespace {
 
 constexpr int kMaxThreads = 1024;
 
-__device__ __forceinline__ Bf16x8 as_values(const uint4& v) { return *reinterpret_cast<const Bf16x8*>(&v); }
-__device__ __forceinline__ uint4 as_unit(const Bf16x8& v) { return *reinterpret_cast<const uint4*>(&v); }
+/// Four values of an fp32 vector, as they travel.
+__device__ __forceinline__ uint4 as_unit(const float* values) {
+  return make_uint4(__float_as_uint(values[0]), __float_as_uint(values[1]), __float_as_uint(values[2]),
+                    __float_as_uint(values[3]));
+}
+__device__ __forceinline__ void from_unit(const uint4& unit, float* values) {
+  values[0] = __uint_as_float(unit.x);
+  values[1] = __uint_as_float(unit.y);
+  values[2] = __uint_as_float(unit.z);
+  values[3] = __uint_as_float(unit.w);
+}
 
-__device__ __forceinline__ void add(const void* matrix, long long at, float (&values)[8]) {
-  float more[8];
-  unpack(reinterpret_cast<const Bf16x8*>(matrix)[at], more);
-#pragma unroll
-  for (int i = 0; i < 8; ++i) values[i] += more[i];
+/// A row in a slot of the exchange takes as many units as it has vectors; two-shot twice as many: what comes back is
+/// the residual, fp32, the first halves of all vectors before the second ones.
+__host__ __device__ constexpr int units_a_vector(AllReduceShape shape) {
+  return shape == AllReduceShape::kTwoShot ? 2 : 1;
 }
 
 /// A block's share of the rows; a row is one group in the one-shot exchange, `ranks` rows are one in the two-shot.
-template <int kRanks, int kVectors>
+template <AllReduceShape kShape, int kRanks, int kVectors>
 class RowExchange {
  public:
   __device__ RowExchange(const PeerExchange& x, const AddNorm& a, float* shared)
-      : x_(x), a_(a), vectors_(a.width / 8), shared_(shared) {
-    if (a_.out) {
-      for_my_vectors<kVectors>(
-          vectors_, [&](int v, int column) { weight_[v] = reinterpret_cast<const Bf16x8*>(a_.weight)[column]; });
-    }
+      : x_(x), a_(a), vectors_(a.width / 8), pitch_(vectors_ * units_a_vector(kShape)), shared_(shared) {
+    load_norm_weight(a_, weight_);
   }
 
   __device__ void take_turn() { turn_ = kernels::take_turn(x_); }
-  __device__ void end_turn() { kernels::end_turn(x_, turn_, a_.rows * vectors_ * 16LL); }
+  __device__ void end_turn() { kernels::end_turn(x_, turn_, a_.rows * pitch_ * 16LL); }
 
   /// Sends this rank's part of a row to all, or to one rank; `mine` keeps it.
   __device__ void send_to_all(long long row, uint4 (&mine)[kVectors]) {
-    for_my_vectors<kVectors>(vectors_, [&](int v, int column) {
-      mine[v] = reinterpret_cast<const uint4*>(a_.partial)[row * vectors_ + column];
-      kernels::send_to_all(x_, turn_, row * vectors_ + column, mine[v]);
-    });
+    load(row, mine);
+    for_my_vectors<kVectors>(
+        vectors_, [&](int v, int column) { kernels::send_to_all(x_, turn_, row * pitch_ + column, mine[v]); });
   }
   __device__ void send(long long row, int to) {
-    for_my_vectors<kVectors>(vectors_, [&](int, int column) {
-      const long long at = row * vectors_ + column;
-      kernels::send(x_, turn_, to, at, reinterpret_cast<const uint4*>(a_.partial)[at]);
-    });
+    for_my_vectors<kVectors>(
+        vectors_, [&](int, int column) { kernels::send(x_, turn_, to, row * pitch_ + column, part(row, column)); });
   }
   __device__ void load(long long row, uint4 (&mine)[kVectors]) {
-    for_my_vectors<kVectors>(vectors_, [&](int v, int column) {
-      mine[v] = reinterpret_cast<const uint4*>(a_.partial)[row * vectors_ + column];
-    });
+    for_my_vectors<kVectors>(vectors_, [&](int v, int column) { mine[v] = part(row, column); });
   }
 
   /// The new residual of a row out of all ranks' parts; two-shot: sent on to the others.
-  __device__ void sum_row(long long row, const uint4 (&mine)[kVectors], bool send_on) {
-    const int feature = a_.features && a_.feature_of_row ? a_.feature_of_row[row] : -1;
-    Bf16x8 residual[kVectors];
+  __device__ void sum_row(long long row, const uint4 (&mine)[kVectors]) {
+    const int feature = feature_of(a_, row);
+    F32x8 before[kVectors];
     for_my_vectors<kVectors>(vectors_, [&](int v, int column) {  // read while the parts are on their way
-      residual[v] = reinterpret_cast<const Bf16x8*>(a_.residual)[row * vectors_ + column];
+      before[v] = load_residual(a_, row * vectors_ + column);
     });
     for_my_vectors<kVectors>(vectors_, [&](int v, int column) {
-      const long long at = row * vectors_ + column;
+      const long long unit = row * pitch_ + column;
       float sum[8];
-      sum_over_ranks<kRanks>(x_, turn_, at, mine[v], sum);
-      unpack(residual[v], values_[v]);
+      sum_over_ranks<kRanks>(x_, turn_, unit, mine[v], sum);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) values_[v][i] += sum[i];
-      if (a_.bias) add(a_.bias, column, values_[v]);
-      if (feature >= 0) add(a_.features, static_cast<long long>(feature) * vectors_ + column, values_[v]);
-      const Bf16x8 rounded = pack(values_[v]);
-      if (send_on) kernels::send_to_all(x_, turn_, at, as_unit(rounded));
-      reinterpret_cast<Bf16x8*>(a_.residual)[at] = rounded;
-      unpack(rounded, values_[v]);
+      for (int i = 0; i < 8; ++i) values_[v][i] = before[v].values[i] + sum[i];
+      add_extras(a_, feature, column, values_[v]);
+      if (kShape == AllReduceShape::kTwoShot) {
+        kernels::send_to_all(x_, turn_, unit, as_unit(values_[v]));
+        kernels::send_to_all(x_, turn_, unit + vectors_, as_unit(values_[v] + 4));
+      }
+      store_residual(a_, row * vectors_ + column, values_[v]);
     });
     if (a_.out) norm_row<kVectors>(a_, values_, weight_, row, shared_);
   }
@@ -78,18 +77,23 @@ class RowExchange {
   /// The new residual of a row that `owner` has summed.
   __device__ void receive_row(long long row, int owner) {
     for_my_vectors<kVectors>(vectors_, [&](int v, int column) {
-      const long long at = row * vectors_ + column;
-      const Bf16x8 rounded = as_values(receive<uint4>(x_, turn_, owner, at));
-      reinterpret_cast<Bf16x8*>(a_.residual)[at] = rounded;
-      unpack(rounded, values_[v]);
+      const long long unit = row * pitch_ + column;
+      from_unit(receive<uint4>(x_, turn_, owner, unit), values_[v]);
+      from_unit(receive<uint4>(x_, turn_, owner, unit + vectors_), values_[v] + 4);
+      store_residual(a_, row * vectors_ + column, values_[v]);
     });
     if (a_.out) norm_row<kVectors>(a_, values_, weight_, row, shared_);
   }
 
  private:
+  __device__ const uint4& part(long long row, int column) const {
+    return reinterpret_cast<const uint4*>(a_.partial)[row * vectors_ + column];
+  }
+
   const PeerExchange& x_;
   const AddNorm& a_;
   const int vectors_;
+  const long long pitch_;  // units from row to row of a slot
   float* const shared_;
   Turn turn_;
   Bf16x8 weight_[kVectors];
@@ -100,7 +104,7 @@ template <int kRanks, int kVectors>
 __global__ void __launch_bounds__(kMaxThreads)
     one_shot_kernel(const __grid_constant__ PeerExchange x, const __grid_constant__ AddNorm a) {
   __shared__ float shared[33];
-  RowExchange<kRanks, kVectors> exchange(x, a, shared);
+  RowExchange<AllReduceShape::kOneShot, kRanks, kVectors> exchange(x, a, shared);
   wait_for_previous();
   if (x.overlap_next) let_next_start();
   const Stopwatch watch;
@@ -112,7 +116,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   exchange.end_turn();
   for (; row < a.rows; row += stride) {
     if (row + stride < a.rows) exchange.send_to_all(row + stride, next);  // under way while this one is waited for
-    exchange.sum_row(row, mine, false);
+    exchange.sum_row(row, mine);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) mine[v] = next[v];
   }
@@ -124,7 +128,7 @@ template <int kVectors>
 __global__ void __launch_bounds__(kMaxThreads)
     two_shot_kernel(const __grid_constant__ PeerExchange x, const __grid_constant__ AddNorm a) {
   __shared__ float shared[33];
-  RowExchange<kMaxRanks, kVectors> exchange(x, a, shared);
+  RowExchange<AllReduceShape::kTwoShot, kMaxRanks, kVectors> exchange(x, a, shared);
   wait_for_previous();
   if (x.overlap_next) let_next_start();
   const Stopwatch watch;
@@ -143,7 +147,7 @@ __global__ void __launch_bounds__(kMaxThreads)
     uint4 mine[kVectors];
     if (first + x.rank < a.rows) {
       exchange.load(first + x.rank, mine);
-      exchange.sum_row(first + x.rank, mine, true);
+      exchange.sum_row(first + x.rank, mine);
     }
     for (int owner = 0; owner < x.ranks; ++owner) {
       if (owner != x.rank && first + owner < a.rows) exchange.receive_row(first + owner, owner);
@@ -184,7 +188,7 @@ cudaError_t all_reduce_add_norm(const PeerExchange& x, const AddNorm& args, AllR
   const int needed = ceil_div(vectors, kMaxThreads), per_thread = needed == 3 ? 4 : needed;
   const int threads = ceil_div(ceil_div(vectors, per_thread), 32) * 32;
   const Kernel kernel = kernel_for(x.ranks, per_thread, shape);
-  const int fits = static_cast<int>(x.slot_bytes / (16LL * vectors));
+  const int fits = static_cast<int>(x.slot_bytes / (16LL * units_a_vector(shape) * vectors));
   for (int first = 0; first < args.rows; first += fits) {
     const AddNorm part = part_of(args, first, args.rows - first < fits ? args.rows - first : fits);
     const int groups = shape == AllReduceShape::kTwoShot ? ceil_div(part.rows, x.ranks) : part.rows;

@@ -6,12 +6,12 @@
 
 namespace qwenbench::kernels {
 
-/// add_norm() where `partial` is first summed over ranks (fp32, in rank order). Every rank then holds the same bits in
-/// residual and out, provided that it did in residual before.
+/// add_norm() where `partial` is first summed over ranks (fp32, in rank order, not rounded before it joins the
+/// residual). Every rank then holds the same bits in residual and out, provided that it did in residual before.
 ///
 /// One-shot: every rank pushes its rows to all others, (ranks - 1) times the payload leaves each. Two-shot: a row is
-/// summed by one rank, which sends the new residual to the others, 2 (ranks - 1) / ranks times the payload: no less
-/// for two ranks, and two trips instead of one. Both compute the same bits.
+/// summed by one rank, which sends the new residual, fp32, to the others, 3 (ranks - 1) / ranks times the payload: less
+/// from four ranks on, and two trips instead of one. Both compute the same bits.
 enum class AllReduceShape { kOneShot, kTwoShot };
 
 cudaError_t all_reduce_add_norm(const PeerExchange& exchange, const AddNorm& args, AllReduceShape shape,

@@ -1,5 +1,5 @@
-#include "bf16_linear.h"
-#include "linear_stream.cuh"
+#include "kernels/bf16_linear.h"
+#include "kernels/linear_stream.cuh"
 
 namespace qwenbench::kernels {
 namespace {

@@ -22,6 +22,7 @@ struct DecodeAttention {
   // e4m3(q / q_scale) and the weights exp(score - running maximum) to e4m3(weight / prob_scale) before the products.
   const float* q_scale = nullptr;
   float prob_scale = 0.00390625f;  // 2^-8
+  int shared_limit = 0;            // bytes of shared memory that a block may take at most; 0: what the device allows
 };
 
 constexpr int kMaxDecodeSequences = 1024;

@@ -1,5 +1,5 @@
-#include "fp8_block_linear.h"
-#include "linear_stream.cuh"
+#include "kernels/fp8_block_linear.h"
+#include "kernels/linear_stream.cuh"
 
 namespace qwenbench::kernels {
 namespace {

@@ -34,10 +34,10 @@ __device__ __forceinline__ void init_barrier(std::uint32_t barrier, int count) {
 /// sm_90 copies whole runs by its copy engine, asked by one lane; before it the 32 lanes copy 16 bytes each.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 constexpr bool kCopyEngine = true;
-constexpr int kFullArrivals = 1;
+constexpr int kWeightArrivals = 1;
 #else
 constexpr bool kCopyEngine = false;
-constexpr int kFullArrivals = 64;  // every lane after the weights, and after the tokens
+constexpr int kWeightArrivals = 32;  // every lane after its copies
 #endif
 
 /// Makes initialized barriers visible to the copy engine.
@@ -54,11 +54,9 @@ __device__ __forceinline__ void expect_bytes([[maybe_unused]] std::uint32_t barr
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 #endif
 }
-/// Without the copy engine: this lane's copies so far, when they are done, count as one arrival.
-__device__ __forceinline__ void arrive_after_copies([[maybe_unused]] std::uint32_t barrier) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+/// This lane's cp_async16() so far, when they are done, count as one arrival.
+__device__ __forceinline__ void arrive_after_copies(std::uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-#endif
 }
 __device__ __forceinline__ void wait_parity(std::uint32_t barrier, std::uint32_t parity) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
@@ -90,13 +88,13 @@ __device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* glob
 #endif
 }
 
-__device__ __forceinline__ void store_shared(std::uint32_t shared, std::uint32_t value) {
-  asm volatile("st.shared.u32 [%0], %1;" ::"r"(shared), "r"(value) : "memory");
-}
-/// Orders this thread's writes to shared memory before what the copy engine writes there next.
-__device__ __forceinline__ void fence_copy_engine() {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+/// Asks L2 for bytes (a multiple of 16) that a later kernel reads. By all lanes of a warp.
+__device__ __forceinline__ void prefetch_bulk(const void* global, int bytes, int lane) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  for (int i = lane * 128; i < bytes; i += 32 * 128)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(global) + i));
+#else
+  if (lane == 0) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
 #endif
 }
 

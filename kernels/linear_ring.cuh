@@ -17,7 +17,7 @@
 
 #include <cstdint>
 
-#include "linear_ptx.cuh"
+#include "kernels/w4_format.cuh"
 
 namespace qwenbench::kernels::ring {
 
@@ -31,6 +31,7 @@ struct Shape {
   int units;   // per tile: ceil(k / 128)
   int total;   // units of all tiles
   int stages;  // of the ring
+  bool paired;  // W4Weights::paired
 };
 
 __host__ __device__ inline int range_begin(int total, int cta, int grid) {
@@ -49,6 +50,7 @@ constexpr std::size_t kCounterBytes = kCounters * sizeof(unsigned);
 __device__ __forceinline__ void store_rows(__nv_bfloat16* y, const Shape& shape, int token, int row, float4 v) {
   // n is a multiple of 16: a quad of rows is inside or outside.
   if (row >= shape.n) return;
+  row = w4_row(row, shape.n, shape.paired);
   const uint2 bits{bf16x2_bits(__floats2bfloat162_rn(v.x, v.y)), bf16x2_bits(__floats2bfloat162_rn(v.z, v.w))};
   *reinterpret_cast<uint2*>(y + static_cast<std::size_t>(token) * shape.n + row) = bits;
 }
@@ -180,32 +182,25 @@ __device__ __forceinline__ void produce(const typename Format::Weights& w, const
                                         std::uint32_t stages) {
   const int lane = threadIdx.x % 32;
   const int stage_bytes = L::stage_bytes(shape.m);
-  // Tokens' columns past k, before the copies of this stage are announced.
-  const auto zero_columns = [&](int slot, int columns) {
-    for (int i = lane; i < shape.m * (kUnitK / 2); i += 32)
-      if (i % (kUnitK / 2) * 2 >= columns)
-        store_shared(
-            stages + slot * stage_bytes + L::kWeightBytes + i / (kUnitK / 2) * kTokenStride + i % (kUnitK / 2) * 4, 0);
-    fence_copy_engine();
-    __syncwarp();
-  };
   const auto copy_weights = [&](int tile, int unit, int slot) {
-    const int columns = min(kUnitK, shape.k - unit * kUnitK);
-    if (columns < kUnitK) zero_columns(slot, columns);
     if (lane == 0 || !kCopyEngine) {
       const int blocks = min(L::kRowWarps, Format::row_blocks(w) - tile * L::kRowWarps);
-      expect_bytes(full + slot * 8, blocks * Format::kBlockBytes + shape.m * columns * 2);
+      expect_bytes(full + slot * 8, blocks * Format::kBlockBytes);
       Format::copy(w, shape.units, tile * L::kRowWarps, blocks, L::kRowWarps, unit, stages + slot * stage_bytes,
                    full + slot * 8);
-      arrive_after_copies(full + slot * 8);
+      if (!kCopyEngine) arrive_after_copies(full + slot * 8);
     }
     __syncwarp();
   };
+  // By lanes, not by the copy engine, which takes as long for 256 bytes as for many more. Columns past k become zeros.
   const auto copy_x = [&](int unit, int slot) {
-    const int columns = min(kUnitK, shape.k - unit * kUnitK);
-    for (int token = lane; token < shape.m; token += 32)
-      copy_bulk(stages + slot * stage_bytes + L::kWeightBytes + token * kTokenStride,
-                x + static_cast<std::size_t>(token) * shape.k + unit * kUnitK, columns * 2, full + slot * 8, 0, 1);
+    constexpr int kPieces = kUnitK / 8;
+    for (int i = lane; i < shape.m * kPieces; i += 32) {
+      const int token = i / kPieces, column = unit * kUnitK + i % kPieces * 8;
+      const bool inside = column < shape.k;
+      cp_async16(stages + slot * stage_bytes + L::kWeightBytes + token * kTokenStride + i % kPieces * 16,
+                 x + static_cast<std::size_t>(token) * shape.k + (inside ? column : 0), inside);
+    }
     arrive_after_copies(full + slot * 8);
   };
   const int first = min(end - begin, shape.stages);
@@ -247,7 +242,7 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
   if (warp == L::kWarps) {
     if (lane == 0) {
       for (int i = 0; i < shape.stages; ++i)
-        init_barrier(full + i * 8, kFullArrivals), init_barrier(empty + i * 8, kRowWarps);
+        init_barrier(full + i * 8, kWeightArrivals + 32), init_barrier(empty + i * 8, kRowWarps);
       fence_barriers();
     }
     __syncwarp();
@@ -288,7 +283,7 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
 /// time; kResident of them fit, so that the next kernel's can start.
 template <class Format, int kTokenTiles, int kRowWarps, int kSplit, int kActive, int kResident>
 cudaError_t launch(const typename Format::Weights& w, const __nv_bfloat16* x, __nv_bfloat16* y, int n, int k, int m,
-                   void* workspace, bool programmatic, cudaStream_t stream) {
+                   bool paired, void* workspace, bool programmatic, cudaStream_t stream) {
   using L = Layout<Format, kTokenTiles, kRowWarps, kSplit>;
   int device = 0, sms = 0, per_sm = 0;
   cudaError_t error = cudaGetDevice(&device);
@@ -297,7 +292,7 @@ cudaError_t launch(const typename Format::Weights& w, const __nv_bfloat16* x, __
     error = cudaDeviceGetAttribute(&per_sm, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
   if (error != cudaSuccess) return error;
   const int budget = per_sm / kResident - 1024 < 232448 ? per_sm / kResident - 1024 : 232448;
-  Shape shape{n, k, m, (k + kUnitK - 1) / kUnitK, 0, 0};
+  Shape shape{n, k, m, (k + kUnitK - 1) / kUnitK, 0, 0, paired};
   shape.stages = (budget - L::shared_bytes(m, 0)) / L::stage_bytes(m);
   if (shape.stages > kMaxStages) shape.stages = kMaxStages;
   // Every slot belongs to one set of warps: one that had not waited for a slot's earlier phase would take that phase's

@@ -18,7 +18,7 @@
 
 #include <cstdint>
 
-#include "linear_ptx.cuh"
+#include "kernels/linear_ptx.cuh"
 
 namespace qwenbench::kernels::stream {
 

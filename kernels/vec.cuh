@@ -1,4 +1,4 @@
-// Eight bf16 values as one 16-byte access, and sums over a block.
+// Eight values as one vector: bf16 in one 16-byte access, fp32 in two; and sums over a block.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -7,6 +7,10 @@ namespace qwenbench::kernels {
 
 struct alignas(16) Bf16x8 {
   __nv_bfloat162 pairs[4];
+};
+
+struct alignas(16) F32x8 {
+  float values[8];
 };
 
 __device__ __forceinline__ void unpack(const Bf16x8& packed, float* out) {
@@ -25,8 +29,8 @@ __device__ __forceinline__ Bf16x8 pack(const float* in) {
   return packed;
 }
 
-/// The sum over all threads of the block, on every thread. `shared` holds 33 floats and may be used again after a
-/// __syncthreads().
+/// The sum over all threads of the block, on every thread. `shared` holds 33 floats; the next sum may use it at once:
+/// it writes a word only behind a barrier that all readers of that word have reached.
 __device__ __forceinline__ float block_sum(float value, float* shared) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);

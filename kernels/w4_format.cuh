@@ -11,7 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "linear_ptx.cuh"
+#include "kernels/linear_ptx.cuh"
 
 namespace qwenbench::kernels {
 
@@ -27,17 +27,34 @@ __host__ __device__ inline std::size_t w4_block(int row_blocks, int units, int r
   return static_cast<std::size_t>(first) * units + static_cast<std::size_t>(unit) * beside + (row_block - first);
 }
 
-/// The eight codes of a word as bf16 values 128 + u, ordered as the A operand. `magic`: w4_magic.
-__device__ __forceinline__ void w4_unpack(std::uint32_t word, std::uint32_t magic, std::uint32_t (&a)[4]) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i)
-    asm("lop3.b32 %0, %1, 0x000F000F, %2, 0xEA;" : "=r"(a[i]) : "r"(word >> (4 * i)), "r"(magic));
+/// Where row `row` of n lies among the rows in memory (W4Weights::paired), and back.
+__host__ __device__ constexpr int w4_packed_row(int row, int n, bool paired) {
+  return !paired ? row : (row % (n / 2)) / 16 * 32 + row % 16 + (row < n / 2 ? 0 : 16);
 }
-/// The bf16 pair 128, 128 as a value the compiler cannot fold: with two constants an unpacking would take two LOP3.
-__device__ __forceinline__ std::uint32_t w4_magic() {
-  std::uint32_t magic;
-  asm volatile("mov.b32 %0, 0x43004300;" : "=r"(magic));
-  return magic;
+__host__ __device__ constexpr int w4_row(int packed, int n, bool paired) {
+  return !paired ? packed : packed / 32 * 16 + packed % 16 + (packed % 32 < 16 ? 0 : n / 2);
+}
+
+/// Values that the compiler cannot fold: with two constants an unpacking would take two LOP3.
+struct W4Constants {
+  std::uint32_t pair_128;   // the bf16 pair 128, 128
+  std::uint32_t float_128;  // 128 as fp32
+
+  __device__ static __forceinline__ W4Constants make() {
+    W4Constants c;
+    asm volatile("mov.b32 %0, 0x43004300;" : "=r"(c.pair_128));
+    asm volatile("mov.b32 %0, 0x43000000;" : "=r"(c.float_128));
+    return c;
+  }
+};
+
+/// The eight codes of a word as bf16 values 128 + u, ordered as the A operand.
+__device__ __forceinline__ void w4_unpack(std::uint32_t word, const W4Constants& constants, std::uint32_t (&a)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    std::uint32_t shifted = word >> (4 * i);
+    asm("lop3.b32 %0, %1, 0x000F000F, %2, 0xEA;" : "=r"(a[i]) : "r"(shifted), "r"(constants.pair_128));
+  }
 }
 
 /// 128 + u -> bf16((u - zero) * scale), with 128 + zero and the scale of rows g and g+8 in both halves.
@@ -67,14 +84,16 @@ struct W4Groups {
     zero[0] = (z & 0x000F000Fu) | 0x43004300u;
     zero[1] = ((z >> 4) & 0x000F000Fu) | 0x43004300u;
   }
-  /// As fp32: the scale, and 128 + zero.
-  __device__ __forceinline__ void as_floats(int rt, float (&zero)[2], float (&scale)[2]) const {
+  /// As fp32: the scale, and 128 + zero. base: 128.
+  __device__ __forceinline__ void as_floats(int rt, std::uint32_t base, float (&zero)[2], float (&scale)[2]) const {
     scale[0] = __uint_as_float(pair(rt) << 16), scale[1] = __uint_as_float(pair(rt) & 0xFFFF0000u);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       const int bit = rt * 8 + h * 4;
       const std::uint32_t z = bit < 16 ? zeros << (16 - bit) : zeros >> (bit - 16);
-      zero[h] = __uint_as_float((z & 0x000F0000u) | 0x43000000u);
+      std::uint32_t value;
+      asm("lop3.b32 %0, %1, 0x000F0000, %2, 0xEA;" : "=r"(value) : "r"(z), "r"(base));
+      zero[h] = __uint_as_float(value);
     }
   }
 };

@@ -16,6 +16,9 @@ struct W4Weights {
   const void* codes = nullptr;   // w4_codes_bytes
   const void* groups = nullptr;  // w4_groups_bytes: scales and zero points as the kernel reads them
   int n = 0, k = 0, group_size = 0;
+  /// Of a fused gate and up projection: in memory 16 rows of the first half, the 16 of the second half that belong to
+  /// them, and so on. Products and w4_dequantize give rows in their own order all the same.
+  bool paired = false;
 };
 
 std::size_t w4_codes_bytes(int n, int k);

@@ -44,6 +44,8 @@ void print_plan(const MemoryPlan& plan, const DeviceMemory& devices, std::ostrea
        plan.is_gpu ? "device memory x engine.gpu_memory_utilization" : "this machine's memory / ranks");
   line("weights", plan.weights, "");
   line("activations", plan.activations, "upper bound: every buffer of the largest step and picture at once");
+  if (plan.scratch > 0)
+    line("scratch", plan.scratch, "the largest quantized matrix in 16 bit, for steps of many tokens");
   if (plan.is_gpu) line("runtime", plan.runtime, "allowance for context, communication and graphs");
   line("KV cache", plan.kv, plan.is_gpu ? "what is left" : "engine.cpu_kv_cache_gib");
 }

@@ -16,8 +16,8 @@
 #include <thread>
 #include <vector>
 
-#include "comm/cuda/choose.h"
 #include "base/cuda_check.h"
+#include "comm/cuda/choose.h"
 #include "kernels/add_norm.h"
 
 using namespace qwenbench;
@@ -31,8 +31,11 @@ int device_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+template <class T>
+using OnDevice = std::unique_ptr<T, cudaError_t (*)(void*)>;
+
 /// bf16 values around 1 / 16, different on each rank.
-std::unique_ptr<__nv_bfloat16, cudaError_t (*)(void*)> random_values(std::size_t count, unsigned seed) {
+OnDevice<__nv_bfloat16> random_values(std::size_t count, unsigned seed) {
   std::mt19937 random(seed);
   constexpr std::size_t kPeriod = 1 << 20;
   std::vector<std::uint16_t> values(count);
@@ -44,6 +47,11 @@ std::unique_ptr<__nv_bfloat16, cudaError_t (*)(void*)> random_values(std::size_t
   QWENBENCH_CUDA(cudaMalloc(&data, 2 * count));
   QWENBENCH_CUDA(cudaMemcpy(data, values.data(), 2 * count, cudaMemcpyHostToDevice));
   return {static_cast<__nv_bfloat16*>(data), cudaFree};
+}
+
+/// fp32 values, random but finite: two bf16 values make the bits of one.
+OnDevice<float> random_wide_values(std::size_t count, unsigned seed) {
+  return {reinterpret_cast<float*>(random_values(2 * count, seed).release()), cudaFree};
 }
 
 /// Milliseconds of one replay of kCalls calls, each time anew; `before` lines the ranks up.
@@ -113,8 +121,9 @@ Spread measure(comm::AllReduce kind, const comm::DeviceCommunicatorOptions& opti
       try {
         QWENBENCH_CUDA(cudaSetDevice(rank % device_count()));
         const std::size_t count = static_cast<std::size_t>(rows) * width;
-        const auto partial = random_values(count, rank), residual = random_values(count, 7),
-                   out = random_values(count, 8), weight = random_values(width, 9);
+        const auto partial = random_values(count, rank), out = random_values(count, 8),
+                   weight = random_values(width, 9);
+        const auto residual = random_wide_values(count, 7);
         const auto comm = comm::make_device_communicator(kind, hosts[rank], options);
         kernels::AddNorm args;
         args.partial = partial.get();
@@ -146,8 +155,8 @@ Spread measure(comm::AllReduce kind, const comm::DeviceCommunicatorOptions& opti
 /// add_norm() alone: what a single GPU pays.
 Spread measure_add_norm(int rows, int width) {
   const std::size_t count = static_cast<std::size_t>(rows) * width;
-  const auto partial = random_values(count, 6), residual = random_values(count, 7), out = random_values(count, 8),
-             weight = random_values(width, 9);
+  const auto partial = random_values(count, 6), out = random_values(count, 8), weight = random_values(width, 9);
+  const auto residual = random_wide_values(count, 7);
   kernels::AddNorm args;
   args.partial = partial.get();
   args.residual = residual.get();

@@ -12,9 +12,9 @@
 #include <string>
 #include <vector>
 
-#include "../bf16_linear.h"
-#include "../fp8_block_linear.h"
-#include "../w4_linear.h"
+#include "kernels/bf16_linear.h"
+#include "kernels/fp8_block_linear.h"
+#include "kernels/w4_linear.h"
 
 namespace {
 

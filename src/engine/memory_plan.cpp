@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "backend/backend.h"
+#include "backend/linear_form.h"
 #include "base/error.h"
 #include "graph/plan.h"
 #include "model/weights.h"
@@ -43,25 +44,60 @@ std::int64_t bytes_of(const model::TensorSpec& tensor) {
                          std::multiplies<>());
 }
 
-struct ProgramBytes {
-  std::int64_t tokens = 0, outputs = 0, patches = 0, merged = 0;  // elements of one row of each kind, all buffers
+/// A model's tensors by name, and what they say of how its modules are stored.
+class StoredModel {
+ public:
+  explicit StoredModel(const model::ModelConfig& config) : quantization_(config.quantization) {
+    for (auto& tensor : model::expected_tensors(config)) tensors_.emplace(tensor.name, std::move(tensor));
+  }
+
+  const std::map<std::string, model::TensorSpec>& tensors() const { return tensors_; }
+
+  backend::StoredForm form(const std::string& module) const {
+    const auto weight = tensors_.find(module + ".weight");
+    if (weight == tensors_.end())
+      return {backend::WeightForm::kInt4, quantization_.group_size, tensors_.contains(module + ".weight_g_idx")};
+    const bool is_fp8 = weight->second.dtype == DType::kF8E4M3;
+    return {is_fp8 ? backend::WeightForm::kFp8Block : backend::WeightForm::kDense};
+  }
+
+  /// The form of a Linear on a GPU rank; the largest, should ranks differ.
+  backend::WeightForm gpu_form(const graph::LinearSpec& linear, int ranks) const {
+    std::vector<backend::StoredForm> parts;
+    for (const auto& part : linear.parts) parts.push_back(form(part.module));
+    for (int rank = 0; rank < ranks; ++rank)
+      if (backend::gpu_form(linear, parts, rank, ranks) == backend::WeightForm::kDense)
+        return backend::WeightForm::kDense;
+    return parts[0].form;
+  }
+
+ private:
+  const model::QuantizationConfig& quantization_;
+  std::map<std::string, model::TensorSpec> tensors_;
 };
 
-ProgramBytes widths_of(const graph::Program& program) {
-  ProgramBytes sum;
+/// Bytes of one row of each kind, all buffers of a program together.
+struct RowBytes {
+  std::int64_t tokens = 0, outputs = 0, patches = 0, merged = 0;
+};
+
+RowBytes row_bytes_of(const graph::Program& program, std::int64_t element) {
+  RowBytes sum;
   for (const auto& buffer : program.buffers) {
+    const std::int64_t bytes =
+        buffer.width * (buffer.precision == graph::Precision::kWide ? std::int64_t{sizeof(float)} : element);
     switch (buffer.rows) {
       case graph::Rows::kTokens:
-        sum.tokens += buffer.width;
+        sum.tokens += bytes;
         break;
       case graph::Rows::kOutputs:
-        sum.outputs += buffer.width;
+        sum.outputs += bytes;
         break;
       case graph::Rows::kPatches:
-        sum.patches += buffer.width;
+        sum.patches += bytes;
         break;
       case graph::Rows::kMerged:
-        sum.merged += buffer.width;
+        sum.merged += bytes;
         break;
     }
   }
@@ -106,16 +142,45 @@ std::int64_t weight_bytes_per_rank(const model::ModelConfig& config, int ranks) 
   return total;
 }
 
+std::int64_t gpu_weight_bytes_per_rank(const model::ModelConfig& config, int ranks) {
+  const graph::Plan plan = graph::build_plan(config, ranks);
+  const auto shares = module_shares(plan);
+  const StoredModel stored(config);
+  const auto in_bf16 = [](const model::TensorSpec& tensor) { return 2 * bytes_of(tensor) / size_of(tensor.dtype); };
+  std::int64_t total = in_bf16(stored.tensors().at(plan.embedding)) / ranks;
+  for (const auto& [name, tensor] : stored.tensors()) {
+    const bool is_of_linear = shares.contains(name.substr(0, name.rfind('.')));
+    if (!is_of_linear && name != plan.embedding) total += in_bf16(tensor);  // norms, the position table
+  }
+  for (const auto& linear : plan.linears) {
+    const std::int64_t n = graph::local_n(linear, ranks), k = graph::local_k(linear, ranks);
+    total += backend::gpu_weight_bytes(stored.gpu_form(linear, ranks), n, k, config.quantization.group_size);
+    if (linear.bias) total += 2 * n;
+  }
+  return total;
+}
+
+std::int64_t gpu_scratch_bytes_per_rank(const model::ModelConfig& config, int ranks) {
+  const graph::Plan plan = graph::build_plan(config, ranks);
+  const StoredModel stored(config);
+  std::int64_t largest = 0;
+  for (const auto& linear : plan.linears) {
+    if (stored.gpu_form(linear, ranks) == backend::WeightForm::kDense) continue;
+    largest = std::max(largest, std::int64_t{2} * graph::local_n(linear, ranks) * graph::local_k(linear, ranks));
+  }
+  return largest;
+}
+
 std::int64_t activation_bytes_per_rank(const model::ModelConfig& config, const profile::EngineOptions& options,
                                        bool is_gpu) {
   const graph::Plan plan = graph::build_plan(config, options.tensor_parallel_size);
   const std::int64_t element = is_gpu ? 2 : 4, logit = 4;
-  const ProgramBytes text = widths_of(plan.text), head = widths_of(plan.head), vision = widths_of(plan.vision);
-  const std::int64_t text_bytes = text.tokens * element * options.max_num_batched_tokens +
-                                  text.outputs * element * options.max_num_seqs +
-                                  head.outputs * logit * options.max_num_seqs;
+  const RowBytes text = row_bytes_of(plan.text, element), head = row_bytes_of(plan.head, logit),
+                 vision = row_bytes_of(plan.vision, element);
+  const std::int64_t text_bytes =
+      text.tokens * options.max_num_batched_tokens + (text.outputs + head.outputs) * options.max_num_seqs;
   const std::int64_t picture = largest_picture_tokens(config, options);
-  const std::int64_t vision_bytes = (vision.patches * config.vision.merge_unit() + vision.merged) * element * picture;
+  const std::int64_t vision_bytes = (vision.patches * config.vision.merge_unit() + vision.merged) * picture;
   const std::int64_t levels = 1 + static_cast<std::int64_t>(config.vision.deepstack_indexes.size());
   const std::int64_t cached = picture == 0 ? 0 : std::max<std::int64_t>(options.max_num_batched_tokens, picture);
   return std::max(text_bytes, vision_bytes) + cached * levels * config.vision.out_hidden_size * element;
@@ -144,12 +209,14 @@ MemoryPlan plan_memory(const model::ModelConfig& config, const profile::EngineOp
   plan.block_size = options.block_size;
   plan.max_model_len = max_model_len_of(config, options);
   plan.device = devices.bytes;
-  plan.weights = weight_bytes_per_rank(config, plan.ranks);
+  plan.weights =
+      devices.is_gpu ? gpu_weight_bytes_per_rank(config, plan.ranks) : weight_bytes_per_rank(config, plan.ranks);
   plan.activations = activation_bytes_per_rank(config, options, devices.is_gpu);
   if (devices.is_gpu) {
     plan.usable = static_cast<std::int64_t>(static_cast<double>(devices.bytes) * options.gpu_memory_utilization);
+    plan.scratch = gpu_scratch_bytes_per_rank(config, plan.ranks);
     plan.runtime = kGpuRuntime;
-    plan.kv = plan.usable - plan.weights - plan.activations - plan.runtime;
+    plan.kv = plan.usable - plan.weights - plan.activations - plan.scratch - plan.runtime;
   } else {
     plan.usable = devices.bytes / plan.ranks;
     plan.kv = static_cast<std::int64_t>(options.cpu_kv_cache_gib * kGiB);

@@ -45,6 +45,7 @@ struct MemoryPlan {
   std::int64_t usable = 0;  // device * gpu_memory_utilization (a CPU: the machine's share of one rank)
   std::int64_t weights = 0;
   std::int64_t activations = 0;
+  std::int64_t scratch = 0;            // a GPU: where quantized matrices are dequantized for steps of many tokens
   std::int64_t runtime = 0;            // an allowance for context, communication buffers, workspaces, captured graphs
   std::int64_t kv = 0;                 // what is left for the cache (a CPU: cpu_kv_cache_gib); may be negative
   std::vector<KvCapacity> capacities;  // fp8_e4m3, bfloat16
@@ -54,11 +55,19 @@ struct MemoryPlan {
 /// them (norms and biases of row-split Linears whole; an embedding that is tied to the head once).
 std::int64_t weight_bytes_per_rank(const model::ModelConfig& config, int ranks);
 
+/// Bytes that a GPU rank keeps of them: Linears in the form that backend::gpu_form() says, the rest in bf16; a head
+/// that is tied to the embedding a second time.
+std::int64_t gpu_weight_bytes_per_rank(const model::ModelConfig& config, int ranks);
+
+/// Bytes of the largest quantized matrix of one GPU rank in bf16: products of many tokens dequantize into it.
+std::int64_t gpu_scratch_bytes_per_rank(const model::ModelConfig& config, int ranks);
+
 /// Upper bound of one rank's activation buffers. Formula: every buffer of a program (graph::Plan) at once; the text
 /// program with max_num_batched_tokens rows and its outputs with max_num_seqs, the head with max_num_seqs; or the
 /// vision program with the patches of the largest picture that the processor lets through and max_model_len has room
 /// for, whichever needs more (they run one after the other); and the encoder cache, merged and DeepStack features of
-/// max(max_num_batched_tokens, the largest picture) tokens. 2 bytes an element on a GPU, 4 on a CPU; logits always 4.
+/// max(max_num_batched_tokens, the largest picture) tokens. 2 bytes an element on a GPU, 4 on a CPU; wide buffers and
+/// logits always 4.
 std::int64_t activation_bytes_per_rank(const model::ModelConfig& config, const profile::EngineOptions& options,
                                        bool is_gpu);
 

@@ -59,6 +59,7 @@ std::shared_ptr<Model> Model::load(const model::WeightSource& source, const prof
   const int ranks = options.tensor_parallel_size;
   const graph::Plan plan = graph::build_plan(source.config(), ranks);
   const MemoryPlan memory = plan_memory(source.config(), options, devices);
+  if (memory.is_gpu) require_fits(memory, memory.capacities.front());  // the smallest cache: before anything is read
   const int cores = options.cpu_threads > 0 ? options.cpu_threads : available_cores();
   const int threads = std::max(1, cores / ranks);
   auto communicators = make_communicators(ranks);

@@ -12,8 +12,8 @@ class Builder {
  public:
   Builder(Plan& plan, Program& program) : plan_(plan), program_(program) {}
 
-  BufferId buffer(std::string name, Rows rows, int width) {
-    program_.buffers.push_back({std::move(name), rows, width});
+  BufferId buffer(std::string name, Rows rows, int width, Precision precision = Precision::kNarrow) {
+    program_.buffers.push_back({std::move(name), rows, width, precision});
     return static_cast<BufferId>(program_.buffers.size()) - 1;
   }
   LinearId linear(LinearSpec spec) {

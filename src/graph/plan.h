@@ -18,11 +18,18 @@ enum class Rows {
   kMerged,   // patches / merge_unit
 };
 
+/// What an activation's elements must keep. A backend that computes in fp32 throughout may ignore it.
+enum class Precision {
+  kNarrow,  // as precise as the model's 16-bit weights
+  kWide,    // fp32: the residual stream, which sums over all layers
+};
+
 /// An activation matrix [rows, width]; width is what one rank holds.
 struct Buffer {
   std::string name;
   Rows rows;
   int width;
+  Precision precision = Precision::kNarrow;
 };
 using BufferId = int;
 
@@ -80,7 +87,8 @@ struct AllReduce {
 struct PlaceVisual {
   BufferId x;
 };
-/// out = norm(in): RMSNorm, or LayerNorm where the norm has a bias. in may hold several norm widths a row (heads).
+/// out = norm(in): RMSNorm, or LayerNorm where the norm has a bias. in, a wide buffer, may be
+/// narrower than the norm: neighbouring patch rows are then read as one.
 struct Norm {
   BufferId in, out;
   NormId norm;
@@ -103,6 +111,11 @@ struct QkNormRopeAppend {
 struct PagedAttention {
   BufferId q, out;
   int layer;
+};
+/// residual = x; out = norm(residual): where a stream of half layers begins.
+struct BeginResidual {
+  BufferId x, residual, out;
+  NormId norm;
 };
 /// residual += sum over ranks of partial (+ bias) (+ DeepStack features at visual rows); out = norm(residual)
 /// (kNoNorm: out is left alone).
@@ -138,8 +151,9 @@ struct VisionAttention {
   BufferId qkv, out;
 };
 
-using Op = std::variant<Embed, AllReduce, PlaceVisual, Norm, Linear, QkNormRopeAppend, PagedAttention, AllReduceAddNorm,
-                        SwiGlu, SelectOutputs, AllGather, AddPositionEmbedding, VisionRope, VisionAttention>;
+using Op =
+    std::variant<Embed, AllReduce, PlaceVisual, Norm, Linear, QkNormRopeAppend, PagedAttention, BeginResidual,
+                 AllReduceAddNorm, SwiGlu, SelectOutputs, AllGather, AddPositionEmbedding, VisionRope, VisionAttention>;
 
 /// One straight-line program. `input` is filled by the caller before it runs; `outputs` are read after it.
 struct Program {

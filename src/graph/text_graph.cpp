@@ -45,7 +45,7 @@ LayerBuffers add_layer_buffers(Builder& b, const Plan& plan, Rows rows, int gate
   const auto& c = plan.config.text;
   const int heads_width = plan.local_heads * c.head_dim;
   LayerBuffers t;
-  t.residual = b.buffer("residual", rows, c.hidden_size);
+  t.residual = b.buffer("residual", rows, c.hidden_size, Precision::kWide);
   t.normed = b.buffer("normed", rows, c.hidden_size);
   t.partial = b.buffer("partial", rows, c.hidden_size);
   t.q = b.buffer("q", rows, heads_width);
@@ -82,10 +82,10 @@ void build_decoder(Plan& plan) {
   const LayerBuffers wanted = add_layer_buffers(b, plan, Rows::kOutputs, gate_up_width);
   const BufferId qkv = b.buffer("qkv", Rows::kTokens, b.width_of(layers[0].qkv));
 
-  b.op(Embed{all.residual});
-  b.op(AllReduce{all.residual});
-  b.op(PlaceVisual{all.residual});
-  b.op(Norm{all.residual, all.normed, layers[0].input_norm});
+  b.op(Embed{all.partial});
+  b.op(AllReduce{all.partial});
+  b.op(PlaceVisual{all.partial});
+  b.op(BeginResidual{all.partial, all.residual, all.normed, layers[0].input_norm});
   for (int i = 0; i < c.num_layers; ++i) {
     b.op(Linear{all.normed, qkv, layers[i].qkv});
     b.op(QkNormRopeAppend{qkv, all.q, layers[i].q_norm, layers[i].k_norm, i});

@@ -77,7 +77,7 @@ void build_vision(Plan& plan) {
   const int ranks = plan.vision_sharded ? plan.ranks : 1;
   const BufferId patches = b.buffer("patches", Rows::kPatches, v.patch_dim());
   TowerBuffers t;
-  t.hidden = b.buffer("hidden", Rows::kPatches, v.hidden_size);
+  t.hidden = b.buffer("hidden", Rows::kPatches, v.hidden_size, Precision::kWide);
   t.normed = b.buffer("normed", Rows::kPatches, v.hidden_size);
   t.qkv = b.buffer("qkv", Rows::kPatches, 3 * v.hidden_size / ranks);
   t.attended = b.buffer("attended", Rows::kPatches, v.hidden_size / ranks);
@@ -90,9 +90,9 @@ void build_vision(Plan& plan) {
   std::vector<NormId> first_norms;
   for (int i = 0; i < v.depth; ++i)
     first_norms.push_back(b.norm(layer_norm(fmt::format("model.visual.blocks.{}.norm1", i), v.hidden_size)));
-  b.op(Linear{patches, t.hidden, embed});
-  b.op(AddPositionEmbedding{t.hidden});
-  b.op(Norm{t.hidden, t.normed, first_norms[0]});
+  b.op(Linear{patches, t.partial, embed});
+  b.op(AddPositionEmbedding{t.partial});
+  b.op(BeginResidual{t.partial, t.hidden, t.normed, first_norms[0]});
   std::vector<BufferId> levels;
   for (int i = 0; i < v.depth; ++i) {
     add_block(b, plan, i, t, i + 1 < v.depth ? first_norms[i + 1] : kNoNorm);

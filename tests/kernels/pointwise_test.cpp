@@ -11,6 +11,7 @@
 #include "kernels/activation.h"
 #include "kernels/add_norm.h"
 #include "kernels/device_array.h"
+#include "kernels/effort.h"
 #include "kernels/embedding.h"
 #include "kernels/logits.h"
 #include "kernels/position_embedding.h"
@@ -47,20 +48,26 @@ std::vector<float> random_floats(std::size_t count, float deviation) {
 
 __nv_bfloat16* bf16(const DeviceArray<Bits>& array) { return reinterpret_cast<__nv_bfloat16*>(array.get()); }
 
-/// One rounding to bf16, and what fp32 arithmetic adds before it.
-void check_near(const std::vector<Bits>& actual, const std::vector<double>& expected, double tolerance = 0x1p-7) {
+void check_near(const std::vector<float>& actual, const std::vector<double>& expected, double tolerance) {
   REQUIRE(actual.size() == expected.size());
   double worst = 0;
   for (std::size_t i = 0; i < actual.size(); ++i) {
-    const double error = std::abs(bf16_to_float(actual[i]) - expected[i]) / (std::abs(expected[i]) + 0.02);
+    const double error = std::abs(actual[i] - expected[i]) / (std::abs(expected[i]) + 0.02);
     worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(worst, error);
   }
   CHECK(worst <= tolerance);
 }
 
+/// One rounding to bf16, and what fp32 arithmetic adds before it.
+void check_near(const std::vector<Bits>& actual, const std::vector<double>& expected) {
+  std::vector<float> values(actual.size());
+  std::transform(actual.begin(), actual.end(), values.begin(), bf16_to_float);
+  check_near(values, expected, 0x1p-7);
+}
+
 struct NormCase {
   int rows, width;
-  bool partial, bias, features, layer_norm;
+  bool partial, bias, features, layer_norm, begins = false;
 };
 
 void check_add_norm(const NormCase& c) {
@@ -68,16 +75,19 @@ void check_add_norm(const NormCase& c) {
   CAPTURE(c.width);
   const auto count = static_cast<std::size_t>(c.rows) * c.width;
   const std::size_t feature_rows = 5;
-  const auto residual = random_bf16(count, 2), partial = random_bf16(count), weight = random_bf16(c.width),
-             bias = random_bf16(c.width), norm_bias = random_bf16(c.width),
-             features = random_bf16(feature_rows * c.width);
+  const auto residual = c.begins ? std::vector<float>(count, std::numeric_limits<float>::quiet_NaN())  // is not read
+                                 : random_floats(count, 2);
+  const auto partial = random_bf16(count), weight = random_bf16(c.width), bias = random_bf16(c.width),
+             norm_bias = random_bf16(c.width), features = random_bf16(feature_rows * c.width);
   std::vector<int> feature_of_row(static_cast<std::size_t>(c.rows));
   for (int& feature : feature_of_row) feature = random_int(-1, static_cast<int>(feature_rows) - 1);
-  const DeviceArray<Bits> d_residual(residual), d_partial(partial), d_weight(weight), d_bias(bias),
-      d_norm_bias(norm_bias), d_features(features), d_out(count);
+  const DeviceArray<float> d_residual(residual);
+  const DeviceArray<Bits> d_partial(partial), d_weight(weight), d_bias(bias), d_norm_bias(norm_bias),
+      d_features(features), d_out(count);
   const DeviceArray<int> d_feature_of_row(feature_of_row);
   kernels::AddNorm args;
-  args.residual = bf16(d_residual);
+  args.residual = d_residual.get();
+  args.begins = c.begins;
   if (c.partial) args.partial = bf16(d_partial);
   if (c.bias) args.bias = bf16(d_bias);
   if (c.features) args.features = bf16(d_features);
@@ -90,30 +100,29 @@ void check_add_norm(const NormCase& c) {
   args.width = c.width;
   REQUIRE(kernels::add_norm(args, nullptr) == cudaSuccess);
 
-  // The norm is of the rounded residual; the residual itself is checked apart.
-  const auto rounded = d_residual.download();
+  const auto summed = d_residual.download();
   std::vector<double> sums(count), normed(count);
   for (int row = 0; row < c.rows; ++row) {
     double mean = 0, square = 0;
     const std::size_t base = static_cast<std::size_t>(row) * c.width;
     for (int i = 0; i < c.width; ++i) {
-      double x = bf16_to_float(residual[base + i]);
+      double x = c.begins ? 0.0f : residual[base + i];
       if (c.partial) x += bf16_to_float(partial[base + i]);
       if (c.partial && c.bias) x += bf16_to_float(bias[i]);
       const int feature = feature_of_row[row];
       if (c.partial && c.features && feature >= 0)
         x += bf16_to_float(features[static_cast<std::size_t>(feature) * c.width + i]);
       sums[base + i] = x;
-      mean += static_cast<double>(bf16_to_float(rounded[base + i])) / c.width;
+      mean += x / c.width;
     }
     if (!c.layer_norm) mean = 0;
-    const auto centred = [&](int i) { return bf16_to_float(rounded[base + i]) - mean; };
+    const auto centred = [&](int i) { return sums[base + i] - mean; };
     for (int i = 0; i < c.width; ++i) square += centred(i) * centred(i) / c.width;
     for (int i = 0; i < c.width; ++i)
       normed[base + i] = centred(i) / std::sqrt(square + 1e-6) * bf16_to_float(weight[i]) +
                          (c.layer_norm ? bf16_to_float(norm_bias[i]) : 0.0f);
   }
-  check_near(rounded, sums);
+  check_near(summed, sums, 0x1p-12);  // terms may cancel; in bf16 2^-9 would be left
   check_near(d_out.download(), normed);
 }
 
@@ -124,15 +133,18 @@ double gelu_erf(double x) { return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
 
 TEST_CASE("add_norm: residual, bias, features, RMSNorm and LayerNorm") {
   if (!test::has_device()) return;
-  for (const int width : {8, 96, 128, 1152, 4608, 5120, 8200, 18432})
+  for (const int width : {8, 96, 128, 1152, 4608, 5120, 8200, 18432}) {
+    if (test::is_too_large(40 * width)) continue;
     for (const bool layer_norm : {false, true}) {
       check_add_norm({random_int(1, 40), width, false, false, false, layer_norm});
       check_add_norm({random_int(1, 40), width, true, random_int(0, 1) == 1, random_int(0, 1) == 1, layer_norm});
       check_add_norm({1, width, true, true, true, layer_norm});
+      check_add_norm({random_int(1, 40), width, true, false, false, layer_norm, true});
     }
-  const DeviceArray<Bits> x(64);
+  }
+  const DeviceArray<float> x(64);
   kernels::AddNorm odd;
-  odd.residual = bf16(x);
+  odd.residual = x.get();
   odd.rows = 1;
   odd.width = 12;
   CHECK(kernels::add_norm(odd, nullptr) == cudaErrorInvalidValue);
@@ -141,6 +153,7 @@ TEST_CASE("add_norm: residual, bias, features, RMSNorm and LayerNorm") {
 TEST_CASE("SwiGLU, and bias with GELU") {
   if (!test::has_device()) return;
   for (const int width : {8, 176, 2560, 25600}) {
+    if (test::is_too_large(70 * width)) continue;
     const int rows = random_int(1, 70);
     const auto count = static_cast<std::size_t>(rows) * width;
     const auto in = random_bf16(2 * count, 3);
@@ -197,7 +210,8 @@ TEST_CASE("embedding rows of one rank, and rows by index") {
     const auto before = random_bf16(static_cast<std::size_t>(tokens) * width);
     const DeviceArray<Bits> d_rows(before);
     const DeviceArray<int> d_index(index);
-    REQUIRE(kernels::gather_rows(bf16(d_table), d_index.get(), tokens, width, bf16(d_rows), nullptr) == cudaSuccess);
+    REQUIRE(kernels::gather_rows(d_table.get(), d_index.get(), tokens, sizeof(Bits) * width, d_rows.get(), nullptr) ==
+            cudaSuccess);
     const auto rows = d_rows.download();
     for (int t = 0; t < tokens; ++t)
       for (int i = 0; i < width; ++i) {
@@ -252,6 +266,7 @@ TEST_CASE("the largest logits, and sums over two models' logits") {
   if (!test::has_device()) return;
   for (const int width : {1, 15, 330, 4096, 75968}) {
     const int rows = 6, first_id = 1000;
+    if (test::is_too_large(rows * width)) continue;
     const auto count = static_cast<std::size_t>(rows) * width;
     auto x = random_floats(count, 4);
     if (width > 20) {
@@ -314,6 +329,6 @@ TEST_CASE("the read bandwidth is a number that a GPU can have") {
   if (!test::has_device()) return;
   double bandwidth = 0;
   REQUIRE(kernels::measure_read_bandwidth(std::size_t{64} << 20, bandwidth) == cudaSuccess);
-  CHECK(bandwidth > 1e10);
+  CHECK(bandwidth > (test::is_reduced() ? 1e6 : 1e10));  // under a sanitizer everything is slow
   CHECK(bandwidth < 1e14);
 }

@@ -104,12 +104,40 @@ TEST_CASE("weights: a tied embedding counts once, replicated KV heads on every r
   CHECK(layer_of_16 == (layer - kLayerNorms - 2 * 2 * 1024 * 5120) / 16 + 2 * 2 * 128 * 5120 + kLayerNorms);
 }
 
+TEST_CASE("weights on a GPU: packed 4 bit, dense where the kernels have no form, scratch for the largest matrix") {
+  for (const int group : {32, 128}) {
+    CAPTURE(group);
+    // A scale in two bytes and a zero point in half a byte a group, also where the checkpoint is symmetric.
+    const std::int64_t layer = kLayerParameters / 2 + kLayerParameters / group * 5 / 2;
+    const std::int64_t expected =
+        64 * (layer / 2 + kLayerNorms) + 2 * 5120 + kEmbeddingAndHead / 2 + vision_bytes_of_half();
+    model::ModelConfig config = config_32b(group);
+    CHECK(gpu_weight_bytes_per_rank(config, 2) == expected);
+    config.quantization.symmetric = true;
+    CHECK(gpu_weight_bytes_per_rank(config, 2) == expected);
+    CHECK(gpu_scratch_bytes_per_rank(config, 2) == 2LL * 25600 * 5120);  // half of gate and up
+    // Groups in an order of their own: dense, and nothing is left to be dequantized in a step.
+    config.quantization.activation_order = true;
+    CHECK(gpu_weight_bytes_per_rank(config, 2) == expected + 64 * (2 * kLayerParameters - layer) / 2);
+    CHECK(gpu_scratch_bytes_per_rank(config, 2) == 0);
+  }
+  // One part of a fused matrix in 16 bit: so is all of it.
+  model::ModelConfig mixed = config_32b(128);
+  const std::int64_t packed = gpu_weight_bytes_per_rank(mixed, 2);
+  mixed.quantization.ignore.push_back("model.language_model.layers.3.self_attn.k_proj");
+  const std::int64_t qkv = 5120LL * (8192 + 1024 + 1024) / 2;
+  CHECK(gpu_weight_bytes_per_rank(mixed, 2) == packed + 2 * qkv - qkv / 2 - qkv / 128 * 5 / 2);
+  model::ModelConfig tied = config_32b(128);
+  tied.text.tie_word_embeddings = true;  // a GPU keeps the embedding and the head apart
+  CHECK(gpu_weight_bytes_per_rank(tied, 2) == packed);
+}
+
 TEST_CASE("KV cache: blocks and sequences of 8k on 2 x 24 GiB, 4 bit against the FP8 checkpoint") {
   const DeviceMemory devices = parse_devices("2x24GiB,sm_89");
   for (const auto& config : {config_32b(32), config_32b(128), as_fp8_checkpoint(config_32b(128))}) {
     const MemoryPlan plan = plan_memory(config, medium(), devices);
     CHECK(plan.usable == static_cast<std::int64_t>(24 * 0x1p30 * 0.85));
-    CHECK(plan.kv == plan.usable - plan.weights - plan.activations - (1 << 30));
+    CHECK(plan.kv == plan.usable - plan.weights - plan.activations - plan.scratch - (1 << 30));
     REQUIRE(plan.capacities.size() == 2);
     // One token of one rank: K and V of 64 layers, 4 of the 8 KV heads, 128 values each. 128 blocks hold 8192 tokens.
     const std::int64_t fp8_block = 2 * 64 * 4 * 128 * 64, bf16_block = 2 * fp8_block;
@@ -123,11 +151,11 @@ TEST_CASE("KV cache: blocks and sequences of 8k on 2 x 24 GiB, 4 bit against the
 TEST_CASE("activations: the stated formula, by hand for one program") {
   // No pictures, so that the text program decides. A row of a decoder layer: residual, normed, partial (5120 each), q
   // and attended (32 heads of 128 each), gate and up (25600 together), their product (12800). All layers but the last
-  // have 2048 such rows and qkv (32 + 8 heads) in 2 bytes, the last one those of the 16 wanted tokens; the head 5120 +
-  // 75968 + 151936 in 4 bytes for each.
+  // have 2048 such rows and qkv (32 + 8 heads) in 2 bytes, the last one those of the 16 wanted tokens; the residual
+  // takes 2 bytes more an element; the head 5120 + 75968 + 151936 in 4 bytes for each.
   profile::EngineOptions options = medium();
   options.limit_mm_per_prompt = {{"image", 0}};
-  const std::int64_t row = 3 * 5120 + 2 * 32 * 128 + 25600 + 12800;
+  const std::int64_t row = 4 * 5120 + 2 * 32 * 128 + 25600 + 12800;
   const std::int64_t expected = 2 * 2048 * (row + 40 * 128) + 2 * 16 * row + 4 * 16 * (5120 + 75968 + 151936);
   CHECK(activation_bytes_per_rank(config_32b(128), options, true) == expected);
 }

@@ -68,6 +68,13 @@ void run(RankContext& context, Activations& acts, const graph::Norm& op) {
   norm_rows(context, op.norm, acts.data(op.in), acts.data(op.out), floats / context.plan.norms[op.norm].width);
 }
 
+void run(RankContext& context, Activations& acts, const graph::BeginResidual& op) {
+  const std::int64_t rows = acts.rows(op.x);
+  float* residual = acts.data(op.residual);
+  std::copy_n(acts.data(op.x), rows * acts.width(op.x), residual);
+  norm_rows(context, op.norm, residual, acts.data(op.out), rows);
+}
+
 void run(RankContext& context, Activations& acts, const graph::Linear& op) {
   const PackedLinear& linear = context.linears[op.weight];
   const graph::LinearSpec& spec = context.plan.linears[op.weight];

@@ -74,6 +74,7 @@ struct RankContext {
 // ---- operations that text and vision share ----
 
 void run(RankContext& context, Activations& acts, const graph::Norm& op);
+void run(RankContext& context, Activations& acts, const graph::BeginResidual& op);
 void run(RankContext& context, Activations& acts, const graph::Linear& op);
 void run(RankContext& context, Activations& acts, const graph::AllReduce& op);
 void run(RankContext& context, Activations& acts, const graph::SwiGlu& op);

@@ -29,9 +29,20 @@ void set_norm(const RankContext& context, graph::NormId id, __nv_bfloat16* out, 
 
 void run(RankContext& context, Buffers& buffers, const graph::Norm& op) {
   kernels::AddNorm args;
-  args.residual = buffers.data(op.in);
+  args.residual = buffers.wide(op.in);
   args.width = context.plan.norms[op.norm].width;
   args.rows = static_cast<int>(std::int64_t{buffers.rows(op.in)} * buffers.width(op.in) / args.width);
+  set_norm(context, op.norm, buffers.data(op.out), args);
+  QWENBENCH_CUDA(kernels::add_norm(args, context.stream));
+}
+
+void run(RankContext& context, Buffers& buffers, const graph::BeginResidual& op) {
+  kernels::AddNorm args;
+  args.residual = buffers.wide(op.residual);
+  args.partial = buffers.data(op.x);
+  args.begins = true;
+  args.rows = buffers.rows(op.residual);
+  args.width = buffers.width(op.residual);
   set_norm(context, op.norm, buffers.data(op.out), args);
   QWENBENCH_CUDA(kernels::add_norm(args, context.stream));
 }
@@ -64,7 +75,7 @@ void run(RankContext& context, Buffers& buffers, const graph::SwiGlu& op) {
 
 void run(RankContext& context, Buffers& buffers, const graph::AllReduceAddNorm& op, const RowFeatures& features) {
   kernels::AddNorm args;
-  args.residual = buffers.data(op.residual);
+  args.residual = buffers.wide(op.residual);
   args.partial = buffers.data(op.partial);
   args.bias = context.bias_of(op.bias_of);
   args.features = features.features;

@@ -20,26 +20,13 @@ struct Source {
   graph::RowRange rows;
 };
 
-/// The form that all parts can share; a matrix of bf16 is what always works.
-DeviceLinear::Form common_form(const std::vector<Source>& parts, int k_begin, int k) {
-  const LinearSource& first = *parts[0].stored;
-  const auto kind = first.kind();
-  for (const Source& part : parts) {
-    const LinearSource& s = *part.stored;
-    if (s.kind() != kind) return DeviceLinear::Form::kDense;
-    if (kind == LinearSource::Kind::kInt4) {
-      const bool whole_groups = k_begin % s.group_size() == 0 && k % s.group_size() == 0;
-      const bool known_size = s.group_size() % 32 == 0 && s.group_size() == first.group_size();
-      if (!s.group_index().empty() || !whole_groups || !known_size || part.rows.count % 64 != 0 || k % 64 != 0)
-        return DeviceLinear::Form::kDense;
-    }
-    if (kind == LinearSource::Kind::kFp8Block &&
-        (k_begin % kFp8Block != 0 || k % 16 != 0 || part.rows.begin % kFp8Block != 0 ||
-         (parts.size() > 1 && part.rows.count % kFp8Block != 0)))
-      return DeviceLinear::Form::kDense;
+StoredForm stored_form(const LinearSource& source) {
+  StoredForm stored{source.kind()};
+  if (stored.form == WeightForm::kInt4) {
+    stored.group_size = source.group_size();
+    stored.has_group_index = !source.group_index().empty();
   }
-  if (kind == LinearSource::Kind::kInt4) return DeviceLinear::Form::kInt4;
-  return kind == LinearSource::Kind::kFp8Block ? DeviceLinear::Form::kFp8Block : DeviceLinear::Form::kDense;
+  return stored;
 }
 
 void to_bf16(const model::TensorView& view, std::int64_t first, std::int64_t count, std::uint16_t* out) {
@@ -125,33 +112,35 @@ DeviceArray<__nv_bfloat16> LinearLoader::load_rows(const model::TensorView& view
 
 DeviceLinear LinearLoader::load(const graph::LinearSpec& spec) {
   const bool rows_split = spec.shard == graph::Shard::kRows;
-  const int k = spec.k / (rows_split ? ranks_ : 1), k_begin = rows_split ? rank_ * k : 0;
+  const int k = graph::local_k(spec, ranks_), k_begin = rows_split ? rank_ * k : 0;
   std::vector<Source> parts;
+  std::vector<StoredForm> stored;
   DeviceLinear linear;
   linear.k = k;
   std::vector<std::uint16_t> bias;
   for (const auto& part : spec.parts) {
     const auto rows = graph::local_rows(spec, part, rank_, ranks_);
     parts.push_back({source_.linear(part.module, part.module_n, spec.k), rows});
+    stored.push_back(stored_form(*parts.back().stored));
     linear.n += rows.count;
     if (!spec.bias) continue;
     const std::int64_t shape[] = {part.module_n};
     const std::vector<float> whole = source_.tensor(part.module + ".bias", shape).to_floats();
     for (int i = 0; i < rows.count; ++i) bias.push_back(float_to_bf16(whole[rows.begin + i]));
   }
-  linear.form = common_form(parts, k_begin, k);
+  linear.form = gpu_form(spec, stored, rank_, ranks_);
   switch (linear.form) {
-    case DeviceLinear::Form::kDense:
+    case WeightForm::kDense:
       linear.dense.reserve(static_cast<std::size_t>(linear.n) * k);
       break;
-    case DeviceLinear::Form::kInt4: {
+    case WeightForm::kInt4: {
       const int group = parts[0].stored->group_size();
       linear.codes.reserve(kernels::w4_codes_bytes(linear.n, k));
       linear.groups.reserve(kernels::w4_groups_bytes(linear.n, k, group));
       linear.int4 = {linear.codes.get(), linear.groups.get(), linear.n, k, group};
       break;
     }
-    case DeviceLinear::Form::kFp8Block:
+    case WeightForm::kFp8Block:
       linear.codes.reserve(static_cast<std::size_t>(linear.n) * k);
       linear.groups.reserve(sizeof(float) * ((linear.n + kFp8Block - 1) / kFp8Block) *
                             ((k + kFp8Block - 1) / kFp8Block));
@@ -163,13 +152,13 @@ DeviceLinear LinearLoader::load(const graph::LinearSpec& spec) {
   for (const Source& part : parts) {
     const Window window{part.rows.begin, part.rows.count, k_begin, k};
     switch (linear.form) {
-      case DeviceLinear::Form::kDense:
+      case WeightForm::kDense:
         load_dense(linear, *part.stored, window, row_offset);
         break;
-      case DeviceLinear::Form::kInt4:
+      case WeightForm::kInt4:
         load_int4(linear, *part.stored, window, row_offset);
         break;
-      case DeviceLinear::Form::kFp8Block:
+      case WeightForm::kFp8Block:
         load_fp8(linear, *part.stored, window, row_offset);
         break;
     }

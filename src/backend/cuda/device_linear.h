@@ -8,6 +8,7 @@
 #include <string>
 
 #include "backend/cuda/device_memory.h"
+#include "backend/linear_form.h"
 #include "base/thread_pool.h"
 #include "graph/plan.h"
 #include "kernels/fp8_block_linear.h"
@@ -16,11 +17,9 @@
 
 namespace qwenbench::backend::cuda {
 
-/// Parts of one form are one matrix; mixed forms are dequantized to bf16, as is what the kernels have no form for
-/// (groups in an order of their own, blocks that a rank cuts).
+/// In the form that backend::gpu_form() says; bf16 is made of any other by dequantizing it.
 struct DeviceLinear {
-  enum class Form { kDense, kInt4, kFp8Block };
-  Form form = Form::kDense;
+  WeightForm form = WeightForm::kDense;
   int n = 0, k = 0;
   DeviceArray<__nv_bfloat16> dense;  // [n, k]
   DeviceArray<std::byte> codes, groups;

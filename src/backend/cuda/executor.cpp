@@ -4,6 +4,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/head.h"
+#include "backend/cuda/profiler_range.h"
 #include "backend/cuda/text_step.h"
 #include "backend/cuda/vision_pass.h"
 #include "comm/cuda/choose.h"
@@ -169,6 +170,7 @@ std::unique_ptr<KvCache> CudaExecutor::make_cache(const KvCacheOptions& options)
 
 std::shared_ptr<const VisualFeatures> CudaExecutor::encode(const workload::Image& image) {
   use_device();
+  const ProfilerRange range("picture", nvtx3::payload{image.grid_h * image.grid_w});
   const graph::Program& program = context_.plan.vision;
   const auto& config = context_.plan.config.vision;
   const int patches = image.grid_h * image.grid_w;
@@ -256,7 +258,10 @@ void CudaExecutor::run_text() {
   const int tokens = text_.rows(std::get<graph::Embed>(context_.plan.text.ops.front()).out);
   QWENBENCH_CUDA(kernels::rope_table(step_.arrays.positions, tokens, section, text.rope_theta, step_.cos.get(),
                                      step_.sin.get(), context_.stream));
-  for (const graph::Op& op : context_.plan.text.ops) {
+  const std::vector<graph::Op>& ops = context_.plan.text.ops;
+  LayerRanges ranges(context_.plan.text);
+  for (std::size_t i = 0; i < ops.size(); ++i) {
+    ranges.before(i);
     std::visit(
         [&](const auto& o) {
           using T = std::decay_t<decltype(o)>;
@@ -271,7 +276,7 @@ void CudaExecutor::run_text() {
           else
             misplaced();
         },
-        op);
+        ops[i]);
   }
 }
 
@@ -315,7 +320,9 @@ void CudaExecutor::execute(const StepInput& input, KvCache& cache,
   top_queued_ = false;
   const int tokens = static_cast<int>(input.tokens.size()), block_size = step_.cache->block_size();
   const int max_blocks = (step_.max_model_len + block_size - 1) / block_size;
-  const int batch = uses_graphs() && is_plain_decode(input) ? graph_batch(tokens) : 0;
+  const bool decode = is_plain_decode(input);
+  const ProfilerRange range(decode ? "decode step" : "prompt step", nvtx3::payload{tokens});
+  const int batch = decode && uses_graphs() ? graph_batch(tokens) : 0;
   if (batch > 0) {
     prepare(input, {batch, batch, max_blocks, batch});
     context_.meet();
@@ -351,6 +358,7 @@ void CudaExecutor::greedy(std::span<std::int32_t> tokens) {
 void CudaExecutor::compare(std::span<const float> reference_hidden, std::span<const float> variant_hidden,
                            std::span<const std::int32_t> targets, std::span<TokenScore> out) {
   use_device();
+  const ProfilerRange range("compare logits", nvtx3::payload{targets.size()});
   head_->compare(reference_hidden, variant_hidden, targets, out);
 }
 

@@ -12,7 +12,7 @@ namespace qwenbench::backend::cuda {
 void LinearRunner::reserve(const std::vector<DeviceLinear>& linears) {
   std::size_t largest = 0;
   for (const DeviceLinear& linear : linears)
-    if (linear.form != DeviceLinear::Form::kDense)
+    if (linear.form != WeightForm::kDense)
       largest = std::max(largest, static_cast<std::size_t>(linear.n) * static_cast<std::size_t>(linear.k));
   dequantized_.reserve(largest);
   for (auto [workspace, bytes] :
@@ -26,10 +26,10 @@ void LinearRunner::reserve(const std::vector<DeviceLinear>& linears) {
 
 const __nv_bfloat16* LinearRunner::dense_weights(const DeviceLinear& linear, cudaStream_t stream) {
   switch (linear.form) {
-    case DeviceLinear::Form::kInt4:
+    case WeightForm::kInt4:
       QWENBENCH_CUDA(kernels::w4_dequantize(linear.int4, dequantized_.get(), stream));
       return dequantized_.get();
-    case DeviceLinear::Form::kFp8Block:
+    case WeightForm::kFp8Block:
       QWENBENCH_CUDA(kernels::fp8_block_dequantize(linear.fp8, dequantized_.get(), stream));
       return dequantized_.get();
     default:
@@ -42,9 +42,9 @@ namespace {
 /// Few enough rows for a kernel that reads the weights in the form they are kept.
 bool streams(const DeviceLinear& linear, bool y_is_float, int rows) {
   switch (linear.form) {
-    case DeviceLinear::Form::kInt4:
+    case WeightForm::kInt4:
       return rows <= kernels::kW4MaxTokens && !y_is_float;
-    case DeviceLinear::Form::kFp8Block:
+    case WeightForm::kFp8Block:
       return rows <= kernels::kFp8MaxTokens && !y_is_float;
     default:
       return rows <= kernels::kBf16MaxTokens;
@@ -58,7 +58,7 @@ Epilogue fused_part(const Epilogue& epilogue) { return DenseGemm::fuses(epilogue
 void LinearRunner::load(const DeviceLinear& linear, const __nv_bfloat16* x, void* y, bool y_is_float, int rows,
                         cudaStream_t stream, const Epilogue& epilogue) {
   if (streams(linear, y_is_float, rows)) return;
-  const __nv_bfloat16* w = linear.form == DeviceLinear::Form::kDense ? linear.dense.get() : dequantized_.get();
+  const __nv_bfloat16* w = linear.form == WeightForm::kDense ? linear.dense.get() : dequantized_.get();
   gemm_.load(x, w, y, y_is_float, rows, linear.n, linear.k, stream, fused_part(epilogue));
 }
 
@@ -72,9 +72,9 @@ void LinearRunner::run(const DeviceLinear& linear, const __nv_bfloat16* x, void*
     gemm_.multiply(x, dense_weights(linear, stream), y, y_is_float, rows, linear.n, linear.k, stream,
                    fused_part(epilogue));
     if (DenseGemm::fuses(epilogue)) return;
-  } else if (linear.form == DeviceLinear::Form::kInt4) {
+  } else if (linear.form == WeightForm::kInt4) {
     QWENBENCH_CUDA(kernels::w4_linear(x, linear.int4, out, rows, workspace_.get(), stream, overlap));
-  } else if (linear.form == DeviceLinear::Form::kFp8Block) {
+  } else if (linear.form == WeightForm::kFp8Block) {
     QWENBENCH_CUDA(kernels::fp8_block_linear(x, linear.fp8, out, rows, fp8_workspace_.get(), stream, overlap));
   } else {
     const __nv_bfloat16* w = linear.dense.get();

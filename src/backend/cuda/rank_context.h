@@ -60,6 +60,7 @@ struct RowFeatures {
 Epilogue epilogue_of(const RankContext& context, const graph::Linear& op);
 
 void run(RankContext& context, Buffers& buffers, const graph::Norm& op);
+void run(RankContext& context, Buffers& buffers, const graph::BeginResidual& op);
 void run(RankContext& context, Buffers& buffers, const graph::Linear& op);
 void run(RankContext& context, Buffers& buffers, const graph::AllReduce& op);
 void run(RankContext& context, Buffers& buffers, const graph::SwiGlu& op);

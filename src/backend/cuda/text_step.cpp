@@ -46,7 +46,7 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Em
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PlaceVisual& op) {
   if (!step.arrays.has_visual) return;
   QWENBENCH_CUDA(kernels::gather_rows(step.features[0].get(), step.arrays.feature_of_token, buffers.rows(op.x),
-                                      buffers.width(op.x), buffers.data(op.x), context.stream));
+                                      buffers.row_bytes(op.x), buffers.bytes(op.x), context.stream));
 }
 
 namespace {
@@ -144,8 +144,8 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Pa
 }
 
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::SelectOutputs& op) {
-  QWENBENCH_CUDA(kernels::gather_rows(buffers.data(op.in), step.arrays.output_rows, buffers.rows(op.out),
-                                      buffers.width(op.in), buffers.data(op.out), context.stream));
+  QWENBENCH_CUDA(kernels::gather_rows(buffers.bytes(op.in), step.arrays.output_rows, buffers.rows(op.out),
+                                      buffers.row_bytes(op.in), buffers.bytes(op.out), context.stream));
 }
 
 }  // namespace qwenbench::backend::cuda

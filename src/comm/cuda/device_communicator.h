@@ -57,7 +57,7 @@ struct DeviceCommunicatorOptions {
   /// How long to wait for a peer: p2p: in one collective; nccl: in one synchronize(), the work of the stream included
   /// (at least a minute).
   double time_out_s = 5;
-  /// p2p, more than two ranks: all_reduce_add_norm() of at least so many bytes is two-shot. 0: always, also for two.
+  /// p2p, more than three ranks: all_reduce_add_norm() of at least so many bytes is two-shot. 0: always, also for two.
   std::size_t two_shot_bytes = 512 << 10;
 };
 

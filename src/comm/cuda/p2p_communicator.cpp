@@ -46,7 +46,7 @@ class P2pCommunicator final : public DeviceCommunicator {
 
   void all_reduce_add_norm(const kernels::AddNorm& args, cudaStream_t stream) override {
     const std::size_t bytes = 2 * static_cast<std::size_t>(args.rows) * args.width;
-    const bool two_shot = options_.two_shot_bytes == 0 || (size() > 2 && bytes >= options_.two_shot_bytes);
+    const bool two_shot = options_.two_shot_bytes == 0 || (size() > 3 && bytes >= options_.two_shot_bytes);
     QWENBENCH_CUDA(kernels::all_reduce_add_norm(
         exchange_, args, two_shot ? kernels::AllReduceShape::kTwoShot : kernels::AllReduceShape::kOneShot, stream));
   }

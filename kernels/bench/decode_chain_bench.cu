@@ -1,0 +1,162 @@
+// A decode step's layers without attention (decode_chain), shapes of Qwen3-VL-32B on one GPU and on one of two (nothing
+// is exchanged), against the rate at which the same device reads memory.
+//   decode_chain_bench [layers, default 12]
+// Weights are random and lie behind one another, so that a replay of the graph reads each once and the next replay
+// finds none of them in L2. Times are of graph replays, by events: median, and (p90 - p10) / median.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <vector>
+
+#include "kernels/decode_chain.h"
+#include "kernels/read_bandwidth.h"
+
+namespace {
+
+using namespace qwenbench::kernels;
+
+void check(cudaError_t error, int line) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "line %d: %s\n", line, cudaGetErrorString(error));
+  std::exit(1);
+}
+#define CHECK(call) check((call), __LINE__)
+
+/// Random bits; `mask` and `base` make them bf16 pairs of moderate size where they are scales or activations.
+__global__ void fill(unsigned* to, std::size_t words, unsigned mask, unsigned base) {
+  for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < words;
+       i += static_cast<std::size_t>(gridDim.x) * blockDim.x) {
+    unsigned v = static_cast<unsigned>(i) + 1;
+    v ^= v >> 16, v *= 0x7feb352dU, v ^= v >> 15, v *= 0x846ca68bU;
+    to[i] = ((v ^ v >> 16) & mask) | base;
+  }
+}
+
+template <class T>
+T* allocate(std::size_t count, unsigned mask, unsigned base) {
+  void* data = nullptr;
+  const std::size_t words = (count * sizeof(T) + 3) / 4;
+  CHECK(cudaMalloc(&data, words * 4));
+  fill<<<1024, 256>>>(static_cast<unsigned*>(data), words, mask, base);
+  return static_cast<T*>(data);
+}
+constexpr unsigned kAny = 0xffffffffU, kSignAndMantissa = 0x807f807fU;
+
+W4Weights weights(int n, int k, int group, bool paired = false) {
+  const auto* codes = allocate<unsigned char>(w4_codes_bytes(n, k), kAny, 0);
+  const auto* groups = allocate<unsigned char>(w4_groups_bytes(n, k, group), kSignAndMantissa, 0x3c003c00U);  // 2^-7
+  return {codes, groups, n, k, group, paired};
+}
+double bytes_of(const W4Weights& w) {
+  return static_cast<double>(w4_codes_bytes(w.n, w.k) + w4_groups_bytes(w.n, w.k, w.group_size));
+}
+void release(const W4Weights& w) {
+  cudaFree(const_cast<void*>(w.codes));
+  cudaFree(const_cast<void*>(w.groups));
+}
+
+struct Timing {
+  double us, spread;
+};
+
+Timing replay(const std::function<void(cudaStream_t)>& work, int replays) {
+  cudaStream_t stream;
+  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  work(stream);
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiate(&exec, graph, 0));
+  cudaEvent_t begin, end;
+  CHECK(cudaEventCreate(&begin));
+  CHECK(cudaEventCreate(&end));
+  std::vector<double> us;
+  for (int i = 0; i < replays + 3; ++i) {
+    CHECK(cudaEventRecord(begin, stream));
+    CHECK(cudaGraphLaunch(exec, stream));
+    CHECK(cudaEventRecord(end, stream));
+    CHECK(cudaStreamSynchronize(stream));
+    float ms = 0;
+    CHECK(cudaEventElapsedTime(&ms, begin, end));
+    if (i >= 3) us.push_back(ms * 1e3);
+  }
+  CHECK(cudaGraphExecDestroy(exec));
+  CHECK(cudaGraphDestroy(graph));
+  CHECK(cudaStreamDestroy(stream));
+  std::sort(us.begin(), us.end());
+  const double median = us[us.size() / 2];
+  return {median, (us[us.size() * 9 / 10] - us[us.size() / 10]) / median};
+}
+
+/// Layers of one rank out of `ranks`.
+struct Model {
+  static constexpr int kHidden = 5120, kHeads = 8192, kKv = 2048, kIntermediate = 25600;
+  std::vector<DecodeChain> layers;
+  double bytes = 0;
+
+  Model(int ranks, int group, int count) {
+    auto* attended = allocate<__nv_bfloat16>(kChainMaxTokens * kHeads, kSignAndMantissa, 0x3f003f00U);
+    auto* qkv = allocate<__nv_bfloat16>(kChainMaxTokens * (kHeads + kKv), kSignAndMantissa, 0x3f003f00U);
+    auto* norm = allocate<__nv_bfloat16>(kHidden, kSignAndMantissa, 0x3f003f00U);
+    auto* residual = allocate<float>(kChainMaxTokens * kHidden, 0x807fffffU, 0x3f000000U);
+    for (int i = 0; i < count; ++i) {
+      DecodeChain c;
+      c.o = weights(kHidden, kHeads / ranks, group);
+      c.gate_up = weights(2 * kIntermediate / ranks, kHidden, group, true);
+      c.down = weights(kHidden, kIntermediate / ranks, group);
+      c.qkv = weights((kHeads + kKv) / ranks, kHidden, group);
+      for (const W4Weights* w : {&c.o, &c.gate_up, &c.down, &c.qkv}) bytes += bytes_of(*w);
+      c.middle = c.next = {norm, 1e-6F};
+      c.attended = attended;
+      c.qkv_out = qkv;
+      c.residual = residual;
+      layers.push_back(c);
+    }
+    void* workspace = nullptr;
+    CHECK(cudaMalloc(&workspace, decode_chain_workspace_bytes(layers[0])));
+    CHECK(cudaMemset(workspace, 0, decode_chain_workspace_bytes(layers[0])));
+    for (int i = 0; i < count; ++i) {
+      layers[i].workspace = workspace;
+      layers[i].after = layers[(i + 1) % count].o;
+    }
+    CHECK(cudaDeviceSynchronize());
+  }
+  ~Model() {
+    for (const DecodeChain& c : layers)
+      for (const W4Weights* w : {&c.o, &c.gate_up, &c.down, &c.qkv}) release(*w);
+    cudaFree(layers[0].workspace);
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int layers = argc > 1 ? std::atoi(argv[1]) : 12;
+  cudaDeviceProp properties;
+  CHECK(cudaGetDeviceProperties(&properties, 0));
+  double ceiling = 0;
+  CHECK(measure_read_bandwidth(std::size_t{1} << 30, ceiling));
+  std::printf("%s, read %.0f GB/s\n%-6s %-6s %3s %12s %8s %7s\n", properties.name, ceiling * 1e-9, "ranks", "group",
+              "m", "us a layer", "share", "spread");
+  for (const int ranks : {1, 2})
+    for (const int group : {128, 32}) {
+      const Model model(ranks, group, layers);
+      for (const int m : {1, 2, 8, 16}) {
+        const Timing t = replay(
+            [&](cudaStream_t stream) {
+              for (DecodeChain c : model.layers) {
+                c.m = m;
+                CHECK(decode_chain(c, stream));
+              }
+            },
+            20);
+        std::printf("%-6d %-6d %3d %12.2f %8.3f %7.3f\n", ranks, group, m, t.us / layers,
+                    model.bytes / (t.us * 1e-6) / ceiling, t.spread);
+      }
+    }
+  return 0;
+}

@@ -1,0 +1,54 @@
+// What a decode step computes between one attention and the next, as one kernel: attention's output projection, the
+// residual and its norm, the feed-forward half, and the next layer's fused QKV. Its thread blocks stay for all four
+// products, so that the stream of weights goes on where the products wait for each other.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+
+#include "kernels/all_reduce.h"
+#include "kernels/w4_linear.h"
+
+namespace qwenbench::kernels {
+
+constexpr int kChainMaxTokens = 16;
+
+/// An RMSNorm of the residual.
+struct ChainNorm {
+  const __nv_bfloat16* weight = nullptr;  // [hidden]
+  float eps = 0;
+};
+
+/// For m tokens, with h = residual and P = the sum over ranks:
+///   h += P(o(attended)); y = swiglu(gate_up(norm(h, middle))); h += P(down(y)); qkv_out = qkv(norm(h, next)).
+/// All four weights are of one group class: below 128 columns, or 128 and more.
+struct DecodeChain {
+  W4Weights o;        // [hidden, k]
+  W4Weights gate_up;  // [2 * k of down, hidden], rows paired (w4_repack)
+  W4Weights down;     // [hidden, k]
+  W4Weights qkv;      // [n, hidden]; n = 0: the model ends here, and the residual is the result
+  W4Weights after;    // what the next chain reads first; its head is fetched into L2 meanwhile. n = 0: nothing
+  ChainNorm middle, next;
+  const __nv_bfloat16* attended = nullptr;  // [m, o.k]
+  float* residual = nullptr;                // [m, hidden]
+  __nv_bfloat16* qkv_out = nullptr;         // [m, qkv.n]
+  int m = 0;                                // 1 .. kChainMaxTokens
+  void* workspace = nullptr;                // decode_chain_workspace_bytes(), zeroed once; all chains of a stream share it
+  PeerExchange peers;  // between ranks; one rank: left as it is
+};
+
+std::size_t decode_chain_workspace_bytes(const DecodeChain& chain);
+
+/// Whether decode_chain() takes these weights (forms, groups, sizes) on the current device.
+bool decode_chain_supports(const DecodeChain& chain);
+
+/// The sums are in fp32, in an order that depends on shapes and device alone. Between ranks the parts of a sum are
+/// rounded to bf16, and added in rank order: the residual has the same bits on all ranks.
+cudaError_t decode_chain(const DecodeChain& chain, cudaStream_t stream);
+
+/// Makes the driver load the kernels now (see load_all_reduce).
+cudaError_t load_decode_chain();
+
+}  // namespace qwenbench::kernels

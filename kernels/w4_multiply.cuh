@@ -1,0 +1,163 @@
+// 64 rows of 4-bit weights times a few tokens, both in shared memory: what a warp does with a stage of a ring.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/w4_format.cuh"
+
+namespace qwenbench::kernels {
+
+/// kGroups: scales per row and unit of 128 columns, 1 or 4. kScaleSums: scale the fp32 sums instead of the weights.
+template <int kGroups, bool kScaleSums>
+struct W4Format {
+  struct Weights {
+    const unsigned char* codes;
+    const unsigned char* groups;
+    int row_blocks;
+  };
+  static constexpr int kBlockBytes = kW4UnitCodes + kGroups * kW4GroupBytes;
+
+  __device__ static __forceinline__ W4Constants constants() { return W4Constants::make(); }
+  __device__ static __forceinline__ int row_blocks(const Weights& w) { return w.row_blocks; }
+
+  /// `blocks` row blocks from `row_block` on of one unit: all codes, then (behind `stride` blocks) all groups.
+  __device__ static __forceinline__ void copy(const Weights& w, int units, int row_block, int blocks, int stride,
+                                              int unit, std::uint32_t to, std::uint32_t barrier) {
+#pragma unroll 1
+    for (int i = 0; i < blocks; i += 4) {
+      const std::size_t from = w4_block(w.row_blocks, units, row_block + i, unit);
+      const int count = min(4, blocks - i);
+      copy_bulk(to + i * kW4UnitCodes, w.codes + from * kW4UnitCodes, count * kW4UnitCodes, barrier,
+                static_cast<int>(threadIdx.x % 32), 32);
+      copy_bulk(to + stride * kW4UnitCodes + i * (kGroups * kW4GroupBytes), w.groups + from * (kGroups * kW4GroupBytes),
+                count * (kGroups * kW4GroupBytes), barrier, static_cast<int>(threadIdx.x % 32), 32);
+    }
+  }
+
+  template <int kTokenTiles>
+  struct Tokens {
+    std::uint32_t b[kTokenTiles][4];
+    __device__ __forceinline__ void load(const unsigned char* stage, const int (&offset)[kTokenTiles], int step) {
+#pragma unroll
+      for (int tt = 0; tt < kTokenTiles; ++tt) {
+        const uint4 v = *reinterpret_cast<const uint4*>(stage + offset[tt] + step * 64);
+        b[tt][0] = v.x, b[tt][1] = v.y, b[tt][2] = v.z, b[tt][3] = v.w;
+      }
+    }
+  };
+
+  /// acc += the warp's 64 rows of the stage times its tokens.
+  template <int kTokenTiles, int kRowWarps>
+  __device__ static __forceinline__ void multiply(const unsigned char* stage, int row_warp, int lane,
+                                                  const int (&token_offset)[kTokenTiles], const W4Constants& constants,
+                                                  float (&acc)[4][kTokenTiles][4]) {
+    const unsigned char* codes = stage + row_warp * kW4UnitCodes + lane * 16;
+    const unsigned char* groups = stage + kRowWarps * kW4UnitCodes + row_warp * (kGroups * kW4GroupBytes);
+    W4Groups group;
+    Tokens<kTokenTiles> tokens;
+    if (kGroups == 1) group.load(groups, lane / 4);
+    if constexpr (kScaleSums && kGroups == 1) {
+      // The group's sums of all rows at once take more registers than reading the tokens twice takes time.
+      constexpr int kParts = kTokenTiles == 1 ? 1 : 2, kTiles = 4 / kParts;
+      float sum_x[kTokenTiles][4] = {};
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        float sum[kTiles][kTokenTiles][4] = {};
+#pragma unroll
+        for (int step = 0; step < 4; ++step) {
+          tokens.load(stage, token_offset, step);
+          if (part == 0) add_ones(tokens.b, sum_x);
+#pragma unroll
+          for (int pair = 0; pair < kTiles / 2; ++pair) {
+            const uint4 chunk = *reinterpret_cast<const uint4*>(codes + step * 1024 + (part + pair) * 512);
+            add(chunk.x, chunk.y, tokens.b, constants, sum[2 * pair]);
+            add(chunk.z, chunk.w, tokens.b, constants, sum[2 * pair + 1]);
+          }
+        }
+#pragma unroll
+        for (int rt = 0; rt < kTiles; ++rt) scale(group, part * kTiles + rt, constants, sum[rt], sum_x, acc[part * kTiles + rt]);
+      }
+    } else {
+#pragma unroll
+      for (int step = 0; step < 4; ++step) {
+        const uint4 chunks[2] = {*reinterpret_cast<const uint4*>(codes + step * 1024),
+                                 *reinterpret_cast<const uint4*>(codes + step * 1024 + 512)};
+        if (kGroups == 4) group.load(groups + step * kW4GroupBytes, lane / 4);
+        tokens.load(stage, token_offset, step);
+        if constexpr (kScaleSums) {
+          float sum_x[kTokenTiles][4] = {};
+          add_ones(tokens.b, sum_x);
+#pragma unroll
+          for (int rt = 0; rt < 4; ++rt) {
+            float sum[kTokenTiles][4] = {};
+            add(w4_word(chunks, rt, 0), w4_word(chunks, rt, 1), tokens.b, constants, sum);
+            scale(group, rt, constants, sum, sum_x, acc[rt]);
+          }
+        } else {
+          scale_weights(group, chunks, tokens.b, constants, acc);
+        }
+      }
+    }
+  }
+
+  // sum (u - zero) x = sum (128 + u) x - (128 + zero) sum x, where a product with ones gives the last sum in the place
+  // where the lane needs it: no subtraction per weight.
+  template <int kTokenTiles>
+  __device__ static __forceinline__ void add_ones(const std::uint32_t (&b)[kTokenTiles][4],
+                                                  float (&sum_x)[kTokenTiles][4]) {
+    const std::uint32_t ones[4] = {0x3F803F80u, 0x3F803F80u, 0x3F803F80u, 0x3F803F80u};
+#pragma unroll
+    for (int j = 0; j < 2; ++j)
+#pragma unroll
+      for (int tt = 0; tt < kTokenTiles; ++tt) mma_bf16(sum_x[tt], ones, b[tt][2 * j], b[tt][2 * j + 1]);
+  }
+  template <int kTokenTiles>
+  __device__ static __forceinline__ void add(std::uint32_t word0, std::uint32_t word1,
+                                             const std::uint32_t (&b)[kTokenTiles][4], const W4Constants& constants,
+                                             float (&sum)[kTokenTiles][4]) {
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      std::uint32_t a[4];
+      const std::uint32_t word = j == 0 ? word0 : word1;
+      w4_unpack(word, constants, a);
+#pragma unroll
+      for (int tt = 0; tt < kTokenTiles; ++tt) {
+        mma_bf16(sum[tt], a, b[tt][2 * j], b[tt][2 * j + 1]);
+      }
+    }
+  }
+  template <int kTokenTiles>
+  __device__ static __forceinline__ void scale(const W4Groups& group, int rt, const W4Constants& constants,
+                                               const float (&sum)[kTokenTiles][4], const float (&sum_x)[kTokenTiles][4],
+                                               float (&acc)[kTokenTiles][4]) {
+    float zero[2], scale[2];
+    group.as_floats(rt, constants.float_128, zero, scale);
+#pragma unroll
+    for (int tt = 0; tt < kTokenTiles; ++tt)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        acc[tt][i] = fmaf(scale[i / 2], fmaf(-zero[i / 2], sum_x[tt][i % 2], sum[tt][i]), acc[tt][i]);
+      }
+  }
+
+  template <int kTokenTiles>
+  __device__ static __forceinline__ void scale_weights(const W4Groups& group, const uint4 (&chunks)[2],
+                                                       const std::uint32_t (&b)[kTokenTiles][4], const W4Constants& constants,
+                                                       float (&acc)[4][kTokenTiles][4]) {
+#pragma unroll
+    for (int rt = 0; rt < 4; ++rt) {
+      std::uint32_t zero[2], scale[2];
+      group.broadcast(rt, zero, scale);
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        std::uint32_t a[4];
+        w4_unpack(w4_word(chunks, rt, j), constants, a);
+        w4_scale(a, zero, scale);
+#pragma unroll
+        for (int tt = 0; tt < kTokenTiles; ++tt) mma_bf16(acc[rt][tt], a, b[tt][2 * j], b[tt][2 * j + 1]);
+      }
+    }
+  }
+};
+
+}  // namespace qwenbench::kernels
