@@ -15,11 +15,7 @@ struct Picture {
   __nv_bfloat16* out;
   int patches, heads, head_dim;
   float factor;  // log2 e / sqrt(head_dim)
-  int tiles;     // of keys
-
-  __device__ Items items() const { return {(patches + kWgRows - 1) / kWgRows * heads}; }
-  __device__ int head(int item) const { return item % heads; }
-  __device__ int first_row(int item) const { return item / heads * kWgRows; }
+  int items, tiles;  // 128 rows of one head each, the heads running fastest; 128 keys each
 };
 
 /// One thread fills all rings. What lies beyond a head or the picture arrives as zeros.
@@ -37,12 +33,12 @@ struct Producer {
   }
 
   __device__ void run() const {
-    const Items items = picture.items();
+    const Items items = {picture.items};
     int query_use = 0, use = 0;
     for (int round = 0; round < items.rounds(); ++round) {
-      const int item = items.at(round), head = picture.head(item);
+      const int item = items.at(round), head = item % picture.heads;
       if (item >= items.count) continue;
-      copy(rings.queries, query_use++, head, picture.first_row(item));
+      copy(rings.queries, query_use++, head, item / picture.heads * kWgRows);
       copy_tiles(
           picture.tiles, [&](int j) { copy(rings.keys, use + j, picture.heads + head, j * kWgKeys); },
           [&](int j) { copy(rings.values, use + j, 2 * picture.heads + head, j * kWgKeys); });
@@ -75,7 +71,7 @@ template <int kDim>
 __device__ inline void consume(const Picture& picture, const WgRings<kDim>& rings, char* memory) {
   const int group = consumer_group(), tiles = picture.tiles;
   const int last[2] = {picture.patches - 1, picture.patches - 1};
-  const Items items = picture.items();
+  const Items items = {picture.items};
   WgAttention<kDim> rows;
   if (group == 1) pass_turn(group);
   for (int round = 0, use = 0; round < items.rounds(); ++round) {
@@ -89,7 +85,7 @@ __device__ inline void consume(const Picture& picture, const WgRings<kDim>& ring
           if ((j + 1) * kWgKeys > picture.patches) rows.mask(j * kWgKeys, last);
         },
         [](unsigned) {});
-    store_rows(picture, picture.first_row(item), picture.head(item), rows, memory + (queries - rings.queries.slots));
+    store_rows(picture, item / picture.heads * kWgRows, item % picture.heads, rows, memory + (queries - rings.queries.slots));
     rings.queries.release(use++);
   }
 }
@@ -115,8 +111,7 @@ __global__ void __launch_bounds__(kWgThreads, 1) vision_attention_wgmma_kernel(c
 
 template <int kDim>
 cudaError_t start(const Picture& picture, cudaStream_t stream) {
-  const int items = ceil_div(picture.patches, kWgRows) * picture.heads;
-  return launch_wgmma(vision_attention_wgmma_kernel<kDim>, items, kWgThreads, WgRings<kDim>::kBytes, stream, picture);
+  return launch_wgmma(vision_attention_wgmma_kernel<kDim>, picture.items, kWgThreads, WgRings<kDim>::kBytes, stream, picture);
 }
 
 }  // namespace
@@ -131,6 +126,7 @@ cudaError_t vision_attention_wgmma(const void* qkv, void* out, int patches, int 
                      heads,
                      head_dim,
                      kLog2E / std::sqrt(static_cast<float>(head_dim)),
+                     ceil_div(patches, kWgRows) * heads,
                      ceil_div(patches, kWgKeys)};
   const auto dim = static_cast<std::uint64_t>(head_dim), all_heads = 3 * static_cast<std::uint64_t>(heads);
   const cudaError_t error = make_tensor_map({qkv,
