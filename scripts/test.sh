@@ -5,6 +5,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 fuzz_seconds=${FUZZ_SECONDS:-20}
+# With ccache, what another clone has compiled is not compiled again.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 logs=build/test-logs
 mkdir -p "$logs"
 
