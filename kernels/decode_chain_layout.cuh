@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/decode_chain.h"
+#include "kernels/ring_slot.cuh"
 #include "kernels/w4_multiply.cuh"
 
 namespace qwenbench::kernels::chain {
@@ -83,16 +84,6 @@ __device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned v
   asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(to), "r"(value) : "memory");
   return before;
 }
-
-/// A slot of the ring and the parity of its present use.
-struct Slot {
-  int index = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance(int by, int stages) {
-    index += by;
-    while (index >= stages) index -= stages, parity ^= 1;
-  }
-};
 
 template <int kGroups, int kTokenTiles_, int kSplit_, int kTiles_>
 struct Layout {

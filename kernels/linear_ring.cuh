@@ -17,6 +17,7 @@
 
 #include <cstdint>
 
+#include "kernels/ring_slot.cuh"
 #include "kernels/w4_format.cuh"
 
 namespace qwenbench::kernels::ring {
@@ -164,16 +165,6 @@ __device__ __forceinline__ void finish_tile(const Shape& shape, int tile, int be
     store_rows(y, shape, i / 16, first_row + (i % 16) * 4, sum);
   }
 }
-
-/// A slot of the ring and the parity of its barriers.
-struct Slot {
-  int index = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance(int by, int stages) {
-    index += by;
-    while (index >= stages) index -= stages, parity ^= 1;
-  }
-};
 
 /// The copying warp: weights of the first stages at once, then, as x is complete and slots become free, the rest.
 template <class Format, class L>
