@@ -27,7 +27,7 @@ if(QWENBENCH_SANITIZE)
   target_link_options(qwenbench_options INTERFACE -fsanitize=${QWENBENCH_SANITIZE})
 endif()
 
-# Precompiled headers halve a build from nothing; they do not go well with ccache, which makes every other build fast.
+# Precompiled headers shorten a build from nothing; they do not go well with ccache, which makes every other build fast.
 if(QWENBENCH_PRECOMPILED_HEADERS)
   set(CMAKE_CXX_COMPILER_LAUNCHER "")
   file(WRITE ${CMAKE_BINARY_DIR}/precompiled.cpp "")

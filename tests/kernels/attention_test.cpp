@@ -169,10 +169,8 @@ struct Case {
         }
   }
 
-  /// Output of one query head, whose query is row `row` of q_rows, at a position. doubt: how far off its norm may be
-  /// because weights so near the middle of two codes may be rounded to either.
-  std::vector<double> attend(const std::vector<std::uint16_t>& q_rows, int row, int s, int head, int position,
-                             double* doubt = nullptr) const {
+  /// Output of one query head, whose query is row `row` of q_rows, at a position.
+  std::vector<double> attend(const std::vector<std::uint16_t>& q_rows, int row, int s, int head, int position) const {
     std::vector<double> score(static_cast<std::size_t>(position) + 1), out(kDim, 0.0);
     double query_value[kDim];
     const int kv_head = head / group;
@@ -180,7 +178,7 @@ struct Case {
       const float x = bf16_to_float(q_rows[(static_cast<std::size_t>(row) * heads() + head) * kDim + d]);
       query_value[d] = q_scale.empty() ? x : e4m3(x / q_scale[kv_head]) * q_scale[kv_head];
     }
-    double top = -1e300, sum = 0, off = 0;
+    double top = -1e300, sum = 0;
     for (int t = 0; t <= position; ++t) {
       const std::size_t at = index(s, t, kv_head, 0);
       double dot = 0;
@@ -192,20 +190,12 @@ struct Case {
       const double p = std::exp(score[t] - top);
       const std::size_t at = index(s, t, kv_head, 0);
       sum += p;
-      const auto rounded = [&](double x) { return e4m3(static_cast<float>(x) / prob_scale) * prob_scale; };
-      const double weight = round_weights ? rounded(p) : p;
-      double squares = 0;
-      for (int d = 0; d < kDim; ++d) {
-        out[d] += weight * v_value[at + d];
-        squares += v_value[at + d] * v_value[at + d];
-      }
-      if (round_weights) off += std::abs(rounded(p * (1 + kDoubt)) - rounded(p * (1 - kDoubt))) * std::sqrt(squares);
+      const double weight = round_weights ? e4m3(static_cast<float>(p) / prob_scale) * prob_scale : p;
+      for (int d = 0; d < kDim; ++d) out[d] += weight * v_value[at + d];
     }
     for (double& x : out) x /= sum;
-    if (doubt) *doubt = off / sum;
     return out;
   }
-  static constexpr double kDoubt = 1e-4;  // of an exponential in fp32
   static double e4m3(float x) { return e4m3_to_float(float_to_e4m3(x)); }
 };
 
@@ -234,19 +224,18 @@ struct Uploaded {
   }
 };
 
-/// Of a vector, against its own norm, or that of another; `doubt` is forgiven.
-double relative_error(const std::uint16_t* got, const std::vector<double>& want, const std::vector<double>& scale,
-                      double doubt = 0) {
+/// Of a vector, against its own norm, or that of another.
+double relative_error(const std::uint16_t* got, const std::vector<double>& want, const std::vector<double>& scale) {
   double difference = 0, norm = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     const double d = bf16_to_float(got[i]) - want[i];
     difference += d * d;
     norm += scale[i] * scale[i];
   }
-  return std::isnan(difference) ? difference : std::max(0.0, std::sqrt(difference) - doubt) / std::sqrt(norm);
+  return std::isnan(difference) ? difference : std::sqrt(difference) / std::sqrt(norm);
 }
-double relative_error(const std::uint16_t* got, const std::vector<double>& want, double doubt = 0) {
-  return relative_error(got, want, want, doubt);
+double relative_error(const std::uint16_t* got, const std::vector<double>& want) {
+  return relative_error(got, want, want);
 }
 
 constexpr double kTolerance = 8e-3;  // of one head's 128 outputs: bf16 rounding of weights and result
@@ -293,10 +282,9 @@ void run_decode(const Case& c, int max_kv_length) {
       continue;
     }
     for (int h = 0; h < c.heads(); ++h) {
-      double doubt = 0;
-      const auto want = c.attend(c.q, c.first_row[s], static_cast<int>(s), h, c.kv_length[s] - 1, &doubt);
+      const auto want = c.attend(c.q, c.first_row[s], static_cast<int>(s), h, c.kv_length[s] - 1);
       for (const auto& got : results) {
-        const double error = relative_error(&got[(row * c.heads() + h) * kDim], want, doubt);
+        const double error = relative_error(&got[(row * c.heads() + h) * kDim], want);
         worst = std::isnan(error) ? INFINITY : std::max(worst, error);
       }
     }
@@ -353,10 +341,9 @@ void run_prefill(const Case& c, bool select_rows, int min_rows, int workspace_he
     const int position = c.kv_length[s] - c.num_rows[s] + row_token[row] - c.first_row[s];
     for (int h = 0; h < c.heads(); ++h) {
       if (pick(0, 3) != 0 && c.kv_length[s] > 100) continue;  // the host is slow
-      double doubt = 0;
-      const auto want = c.attend(q_rows, static_cast<int>(row), s, h, position, &doubt);
+      const auto want = c.attend(q_rows, static_cast<int>(row), s, h, position);
       for (const auto& got : outputs) {
-        const double error = relative_error(&got[(row * c.heads() + h) * kDim], want, doubt);
+        const double error = relative_error(&got[(row * c.heads() + h) * kDim], want);
         worst = std::isnan(error) ? INFINITY : std::max(worst, error);
       }
     }
