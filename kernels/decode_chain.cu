@@ -1,9 +1,10 @@
 // A thread block a multiprocessor. One warp streams its share of all products' weights through a ring in shared memory,
-// as far ahead as there is room; one brings the tokens' columns of each stage, as soon as the product before has
-// written them; four warps a stage multiply (w4_multiply.cuh), kSplit sets of them in turn; four finish sums.
+// as far ahead as there is room; one for each 8 tokens brings the tokens' columns of each stage, as soon as the product
+// before has written them; four warps a stage multiply (w4_multiply.cuh), kSplit sets of them in turn; four finish
+// sums.
 //
-// Columns of a row block are spread over thread blocks: whoever brings the last part of 64 rows adds all parts, in the
-// order of the columns, and uses the sum at once (Finisher). A product's input is ready when all row blocks of the
+// Columns of a row block are spread over thread blocks, which share the work of adding up their parts, in the order of
+// the columns, and of using the sum at once (SumFinisher). A product's input is ready when all row blocks of the
 // product before are done. A norm needs the whole row, but it is a factor: its input goes on without, and the products'
 // results are multiplied by it.
 #include <algorithm>
@@ -25,6 +26,7 @@ __device__ __forceinline__ void leave(const Call& call) {
   if (atomicAdd(&counters.left, 1u) != gridDim.x - 1) return;
   for (unsigned& done : counters.done) done = 0;
   counters.left = 0;
+  ++counters.launches;
   if (call.peers.ranks > 1) ++call.peers.state->quad_calls;
 }
 
@@ -37,18 +39,16 @@ __global__ void __launch_bounds__(L::kThreads, 1) decode_chain_kernel(const __gr
   __syncthreads();
   if (warp < L::kMultipliers)
     multiply_stages(call, shared);
-  else if (warp < L::kMultipliers + kRowWarps)
+  else if (warp < L::kFirstStreamer)
     SumFinisher<L>(call, shared, warp - L::kMultipliers).run();
-  else if (warp == L::kWarps - 2)
-    bring_tokens(call, shared);
+  else if (warp < L::kWarps - 1)
+    bring_tokens(call, shared, warp - L::kFirstStreamer);
   else
     bring_weights(call, shared);
   leave(call);
 }
 
 // ---- the host's side ----
-
-constexpr int kSplit = 2, kTiles = 4;
 
 int groups_per_unit(const W4Weights& w) { return w.group_size < kUnitK ? 4 : 1; }
 
@@ -69,14 +69,14 @@ Work work_of(const W4Weights& w, const __nv_bfloat16* x, int grid) {
 
 /// Parts of the workspace, one behind the other.
 struct Workspace {
-  std::size_t counters = 0, squares, scaled, mlp, partials, bytes;
+  std::size_t counters = 0, squares, scaled, mlp, parts, bytes;
   explicit Workspace(const DecodeChain& c) {
     const auto aligned = [](std::size_t n) { return (n + 255) / 256 * 256; };
     squares = aligned(sizeof(Counters));
     scaled = squares + aligned(sizeof(float) * 2 * ((c.down.n + 63) / 64) * kTokens);
     mlp = scaled + aligned(sizeof(__nv_bfloat16) * kTokens * c.down.n);
-    partials = mlp + aligned(sizeof(__nv_bfloat16) * kTokens * c.down.k);
-    bytes = partials + sizeof(float) * kMaxGrid * 2 * kTileRows * kTokens;
+    parts = mlp + aligned(sizeof(__nv_bfloat16) * kTokens * c.down.k);
+    bytes = parts + sizeof(uint4) * 2 * kPlaces * kRowWarps * kTokens * 32;
   }
 };
 
@@ -95,7 +95,7 @@ Call call_of(const DecodeChain& c, int grid) {
   call.squares = reinterpret_cast<float*>(workspace + at.squares);
   call.scaled = reinterpret_cast<__nv_bfloat16*>(workspace + at.scaled);
   call.mlp = reinterpret_cast<__nv_bfloat16*>(workspace + at.mlp);
-  call.partials = reinterpret_cast<float*>(workspace + at.partials);
+  call.parts = reinterpret_cast<uint4*>(workspace + at.parts);
   call.peers = c.peers;
   call.products = c.qkv.n > 0 ? kProducts : kProducts - 1;
   call.work[kO] = work_of(c.o, c.attended, grid);
@@ -147,7 +147,7 @@ std::size_t decode_chain_workspace_bytes(const DecodeChain& c) { return chain::W
 
 bool decode_chain_supports(const DecodeChain& c) {
   const auto fits = [&](const W4Weights& w) {
-    return w.n > 0 && w.k > 0 && w.n % 16 == 0 && w.k % 16 == 0 && (w.n + 63) / 64 <= chain::kMaxRowBlocks &&
+    return w.n > 0 && w.k > 0 && w.n % 16 == 0 && w.k % 16 == 0 &&
            chain::groups_per_unit(w) == chain::groups_per_unit(c.o);
   };
   if (!fits(c.o) || !fits(c.gate_up) || !fits(c.down) || (c.qkv.n > 0 && !fits(c.qkv))) return false;
@@ -157,25 +157,19 @@ bool decode_chain_supports(const DecodeChain& c) {
 }
 
 cudaError_t decode_chain(const DecodeChain& c, cudaStream_t stream) {
-  using chain::kSplit, chain::kTiles;
-  using chain::Layout;
+  using chain::Layout, chain::start;
   if (!decode_chain_supports(c) || c.m < 1 || c.m > kChainMaxTokens) return cudaErrorInvalidValue;
   const bool small_groups = chain::groups_per_unit(c.o) == 4;
-  if (c.m <= 8)
-    return small_groups ? chain::start<Layout<4, 1, kSplit, kTiles>>(c, stream)
-                        : chain::start<Layout<1, 1, kSplit, kTiles>>(c, stream);
-  return small_groups ? chain::start<Layout<4, 2, kSplit, kTiles>>(c, stream)
-                      : chain::start<Layout<1, 2, kSplit, kTiles>>(c, stream);
+  if (c.m <= 8) return small_groups ? start<Layout<4, 1>>(c, stream) : start<Layout<1, 1>>(c, stream);
+  return small_groups ? start<Layout<4, 2>>(c, stream) : start<Layout<1, 2>>(c, stream);
 }
 
 cudaError_t load_decode_chain() {
-  using chain::kSplit, chain::kTiles;
   using chain::Layout;
-  for (const void* kernel :
-       {reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 1, kSplit, kTiles>>),
-        reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 1, kSplit, kTiles>>),
-        reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 2, kSplit, kTiles>>),
-        reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 2, kSplit, kTiles>>)}) {
+  for (const void* kernel : {reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 1>>),
+                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 1>>),
+                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 2>>),
+                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 2>>)}) {
     cudaFuncAttributes attributes;
     const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
     if (error != cudaSuccess) return error;

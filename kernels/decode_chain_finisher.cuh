@@ -51,44 +51,84 @@ __device__ __forceinline__ float4 operator*(float4 a, float b) {
 
 // ---- what becomes of a row block's sums ----
 
-/// What a warp does with the sums of 64 rows. Item i of lane l is quad l % 16 (rows 4 * quad ...) of token 2 i + l
-/// / 16.
-template <int kTokenTiles>
+/// What a warp does with the sums of 64 rows, two items at once. An item is a pair of tokens, in lane l quad l % 16
+/// (rows 4 * quad ...) of the (l / 16)-th of them.
 struct Finisher {
-  static constexpr int kItems = kTokenTiles * 4;
+  static constexpr int kItems = 2;
   const Call& call;
-  const float* factors;  // [kTokens], shared memory: of the norm that the product's input still lacks
+  float factor = 0;         // lane t: of token t, of the norm that the product's input still lacks
+  int first = 0, step = 1;  // items first and first + step, where they exist
+  float4 residual[kItems];
+  uint2 weight;  // of the norm that follows
 
-  __device__ static int token(int item) { return 2 * item + static_cast<int>(threadIdx.x) % 32 / 16; }
+  __device__ static int token(int of_item) { return 2 * of_item + static_cast<int>(threadIdx.x) % 32 / 16; }
   __device__ static int quad() { return threadIdx.x % 16; }
-  __device__ bool active(int item) const { return token(item) < call.m; }
+  __device__ int item(int i) const { return first + i * step; }
+  __device__ bool finishes(int i) const { return 2 * item(i) < call.m; }
+  __device__ int my_token(int i) const { return token(item(i)); }
+  __device__ bool active(int i) const { return my_token(i) < call.m; }
+
+  /// Factors of norm `which` of the residual, from the sums of squares of its parts.
+  __device__ void load_factors(int which) {
+    const int lane = threadIdx.x % 32, blocks = (call.hidden + 63) / 64;
+    const float* squares = call.squares + static_cast<long long>(which) * kTokens * blocks;
+    int log2 = 0;  // of the lanes that share a row block: a power of two from m on
+    while ((1 << log2) < call.m) ++log2;
+    const int one = min(lane & ((1 << log2) - 1), call.m - 1), parts = 32 >> log2;
+    constexpr int kAtOnce = 20;
+    float sum = 0;
+#pragma unroll 1
+    for (int first = lane >> log2; first < blocks; first += kAtOnce * parts) {
+      float square[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int block = first + i * parts;
+        square[i] = block < blocks ? __ldcg(squares + block * call.m + one) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) sum += square[i];
+    }
+    for (int step = 1 << log2; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    factor = rsqrtf(sum / static_cast<float>(call.hidden) + call.norm[which].eps);
+  }
+  __device__ float factor_of(int item) const { return __shfl_sync(0xffffffffu, factor, my_token(item) % 32); }
+
+  /// Asks for what finish() will need; the sums may be collected meanwhile.
+  __device__ __forceinline__ void prefetch(int product, int row_block) {
+    const int row = row_block * 64 + quad() * 4;
+    if ((product != kO && product != kDown) || row >= call.hidden) return;
+    weight = *reinterpret_cast<const uint2*>(call.norm[product == kO ? 0 : 1].weight + row);
+#pragma unroll
+    for (int item = 0; item < kItems; ++item)  // another thread block may have written it: past L1
+      if (active(item)) residual[item] = __ldcg(residual_at(item, row));
+  }
+  __device__ float4* residual_at(int item, int row) const {
+    return reinterpret_cast<float4*>(call.residual + static_cast<long long>(my_token(item)) * call.hidden + row);
+  }
 
   /// residual += sum over ranks; what the next product reads, and the squares for its norm.
-  __device__ void add_to_residual(float4 (&sum)[kItems], int product, int row_block) const {
+  __device__ __forceinline__ void add_to_residual(float4 (&sum)[kItems], int product, int row_block) const {
     const int row = row_block * 64 + quad() * 4;
     const bool inside = row < call.hidden;
     if (call.peers.ranks > 1) sum_over_ranks(sum, product, row_block, inside);
-    const int which = product == kO ? 0 : 1;
-    float4 weight = make_float4(0, 0, 0, 0);
-    if (inside) weight = chain::as_floats(*reinterpret_cast<const uint2*>(call.norm[which].weight + row));
-    const int blocks = (call.hidden + 63) / 64;
-    float* squares = call.squares + static_cast<long long>(which) * kTokens * blocks + row_block;
+    const int which = product == kO ? 0 : 1, blocks = (call.hidden + 63) / 64;
+    const float4 w = chain::as_floats(weight);
+    float* squares = call.squares + static_cast<long long>(which) * kTokens * blocks + row_block * call.m;
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
+      if (!finishes(item)) continue;
       const bool valid = inside && active(item);
-      const long long at = static_cast<long long>(token(item)) * call.hidden + row;
       float square = 0;
       if (valid) {
-        float4* place = reinterpret_cast<float4*>(call.residual + at);
-        const float4 v = __ldcg(place) + sum[item];  // another thread block may have written it
-        *place = v;
+        const float4 v = residual[item] + sum[item];
+        *residual_at(item, row) = v;
         square = v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-        const float4 scaled = make_float4(v.x * weight.x, v.y * weight.y, v.z * weight.z, v.w * weight.w);
-        *reinterpret_cast<uint2*>(call.scaled + at) = bf16_bits(scaled);
+        *reinterpret_cast<uint2*>(call.scaled + static_cast<long long>(my_token(item)) * call.hidden + row) =
+            bf16_bits(make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w));
       }
 #pragma unroll
       for (int step = 8; step > 0; step /= 2) square += __shfl_xor_sync(0xffffffffu, square, step);
-      if (quad() == 0 && active(item)) squares[token(item) * blocks] = square;
+      if (quad() == 0 && active(item)) squares[my_token(item)] = square;
     }
   }
 
@@ -96,22 +136,22 @@ struct Finisher {
     const PeerExchange& x = call.peers;
     const Collective collective(x, product == kO ? 0 : 1);
     const auto place = [&](int item) {
-      return (static_cast<long long>(row_block) * call.m + token(item)) * 16 + quad();
+      return (static_cast<long long>(row_block) * call.m + my_token(item)) * 16 + quad();
     };
-    uint2 mine[kItems];
+    uint2 own[kItems];
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
-      mine[item] = bf16_bits(sum[item]);
-      if (inside && active(item)) send_quad(x, collective, place(item), mine[item]);
+      own[item] = bf16_bits(sum[item]);
+      if (inside && active(item)) send_quad(x, collective, place(item), own[item]);
     }
-    const bool watch = row_block == 0 && threadIdx.x % 32 == 0;
+    const bool watch = row_block == 0 && threadIdx.x % 32 == 0 && first == 0;
     const unsigned long long since = watch ? global_time_ns() : 0;
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
       if (!inside || !active(item)) continue;
       float4 total = make_float4(0, 0, 0, 0);
       for (int r = 0; r < x.ranks; ++r) {
-        const float4 part = chain::as_floats(r == x.rank ? mine[item] : receive_quad(x, collective, r, place(item)));
+        const float4 part = chain::as_floats(r == x.rank ? own[item] : receive_quad(x, collective, r, place(item)));
         total = r == 0 ? part : total + part;
       }
       sum[item] = total;
@@ -125,25 +165,25 @@ struct Finisher {
     const bool is_gate = quad() % 8 < 4;
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
-      const float4 v = sum[item] * factors[token(item)];
+      const float4 v = sum[item] * factor_of(item);
       float4 up;
       up.x = __shfl_down_sync(0xffffffffu, v.x, 4), up.y = __shfl_down_sync(0xffffffffu, v.y, 4);
       up.z = __shfl_down_sync(0xffffffffu, v.z, 4), up.w = __shfl_down_sync(0xffffffffu, v.w, 4);
       if (!is_gate || !active(item) || column >= call.intermediate) continue;
       const float4 y = make_float4(silu(v.x) * up.x, silu(v.y) * up.y, silu(v.z) * up.z, silu(v.w) * up.w);
-      *reinterpret_cast<uint2*>(call.mlp + static_cast<long long>(token(item)) * call.intermediate + column) =
+      *reinterpret_cast<uint2*>(call.mlp + static_cast<long long>(my_token(item)) * call.intermediate + column) =
           bf16_bits(y);
     }
   }
-  __device__ static float silu(float x) { return x / (1.0f + __expf(-x)); }
+  __device__ static float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
   __device__ void store_qkv(const float4 (&sum)[kItems], int row_block) const {
     const int row = row_block * 64 + quad() * 4, n = call.work[kQkv].n;
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
+      const float4 v = sum[item] * factor_of(item);
       if (row >= n || !active(item)) continue;
-      *reinterpret_cast<uint2*>(call.qkv_out + static_cast<long long>(token(item)) * n + row) =
-          bf16_bits(sum[item] * factors[token(item)]);
+      *reinterpret_cast<uint2*>(call.qkv_out + static_cast<long long>(my_token(item)) * n + row) = bf16_bits(v);
     }
   }
 

@@ -17,8 +17,7 @@ constexpr int kUnitK = 128;
 constexpr int kRowWarps = 4, kTileRows = 64 * kRowWarps;
 constexpr int kTokenStride = kUnitK * 2 + 64;  // bytes; 64 more so that two tokens' 64 bytes fall into distinct banks
 constexpr int kMaxStages = 16;
-constexpr int kMaxGrid = 256;
-constexpr int kMaxRowBlocks = 4096;  // of 64 rows, of one product
+constexpr int kMaxGrid = 256, kPlaces = kMaxGrid + 8;  // thread blocks; what may be read behind them
 constexpr int kTokens = kChainMaxTokens;
 
 /// One product y = x W^T, in tiles of 256 rows and units of 128 columns; each of the first `blocks` thread blocks takes
@@ -42,11 +41,11 @@ struct Work {
   }
 };
 
-/// In the workspace, zero between kernels but for `launches`.
+/// In the workspace; all but `launches` are zero between kernels.
 struct Counters {
-  unsigned arrived[kMaxRowBlocks];  // parts of a row block's sum that are there
-  unsigned done[kProducts];         // finished row blocks
-  unsigned left;                    // thread blocks that have left
+  unsigned done[kProducts];  // pairs of tokens of row blocks that are finished
+  unsigned left;             // thread blocks that have left
+  unsigned launches;         // so far
 };
 
 /// What the kernel is given.
@@ -61,8 +60,8 @@ struct Call {
   __nv_bfloat16* scaled;  // [m, hidden]: residual * norm weight; the factor of the norm joins the product's result
   __nv_bfloat16* mlp;     // [m, intermediate]
   __nv_bfloat16* qkv_out;
-  float* squares;   // [2][kTokens][row blocks of hidden]: sums of squares of the residual
-  float* partials;  // [grid][2][kRowWarps][m][64]
+  float* squares;  // [2][row blocks of hidden][m]: sums of squares of the residual
+  uint4* parts;    // [2][kPlaces][kRowWarps][pairs of tokens][2][32]: see SumFinisher
   Counters* counters;
   const unsigned char* after;  // codes of the next chain's first product
   int after_bytes;             // of each thread block
@@ -79,24 +78,32 @@ __device__ __forceinline__ void add_release(unsigned* to, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
 
-__device__ __forceinline__ unsigned add_acquire_release(unsigned* to, unsigned value) {
-  unsigned before;
-  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(to), "r"(value) : "memory");
-  return before;
+/// What other thread blocks of this device read or write meanwhile; each half is judged by the flag within it.
+__device__ __forceinline__ void store_relaxed(uint4* to, uint4 v) {
+  asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+__device__ __forceinline__ uint4 load_relaxed(const uint4* from) {
+  uint4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from)
+               : "memory");
+  return v;
 }
 
-template <int kGroups, int kTokenTiles_, int kSplit_, int kTiles_>
+/// kGroups: scales per row and unit of weights. kTokenTiles: of 8 tokens.
+template <int kGroups, int kTokenTiles_>
 struct Layout {
   using Format = W4Format<kGroups, true>;
-  static constexpr int kTokenTiles = kTokenTiles_, kSplit = kSplit_;
-  static constexpr int kTiles = kTiles_,
-                       kChunks = 4 / kTiles;  // of 16 rows a warp; warps that share 64 rows of a stage
-  static constexpr int kMultipliers = kRowWarps * kChunks * kSplit, kWarps = kMultipliers + kRowWarps + 2;
+  static constexpr int kTokenTiles = kTokenTiles_, kSplit = 2;
+  static constexpr int kMultipliers = kRowWarps * kSplit, kFirstStreamer = kMultipliers + kRowWarps;
+  static constexpr int kTokenWarps = kTokenTiles, kWarps = kFirstStreamer + kTokenWarps + 1;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
   static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
-  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 1, kHeadBytes = 640;  // barriers, then factors
-  static_assert(kBarriers * 8 <= kHeadBytes - 68);
+  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 1, kHeadBytes = 512;  // barriers, then at_work
+  static_assert(kBarriers * 8 <= kHeadBytes - 4);
 
   __host__ __device__ static int stage_bytes(int m) { return (kWeightBytes + m * kTokenStride + 127) / 128 * 128; }
   __host__ __device__ static int sum_floats(int m) { return kRowWarps * kSplit * m * kSumStride; }
@@ -109,11 +116,10 @@ struct Layout {
 };
 
 /// What lies in shared memory. Barriers come first: of the ring's stages (weights there, tokens there, room), of the
-/// sums of each row warp (there, room), of the norm's factors.
+/// sums of each row warp (there, room), of the squares for a norm's factors.
 template <class L>
 struct Shared {
-  std::uint32_t weights, tokens, room, sums_there, sums_room, factors_there;
-  float* factors;         // [kTokens]
+  std::uint32_t weights, tokens, room, sums_there, sums_room, squares_there;
   volatile int* at_work;  // the product whose tokens are there
   unsigned char* stages;
   float* sums;  // [kRowWarps][kSplit][m][kSumStride]
@@ -125,9 +131,8 @@ struct Shared {
     room = tokens + kMaxStages * 8;
     sums_there = room + kMaxStages * 8;
     sums_room = sums_there + kRowWarps * 8;
-    factors_there = sums_room + kRowWarps * 8;
-    factors = reinterpret_cast<float*>(shared + L::kHeadBytes - 64);
-    at_work = reinterpret_cast<int*>(shared + L::kHeadBytes - 68);
+    squares_there = sums_room + kRowWarps * 8;
+    at_work = reinterpret_cast<int*>(shared + L::kHeadBytes - 4);
     stages = shared + L::kHeadBytes;
     stage_bytes = L::stage_bytes(call.m);
     sums = reinterpret_cast<float*>(stages + call.stages * stage_bytes);
@@ -135,14 +140,14 @@ struct Shared {
   __device__ void init_barriers(int stages_count) const {
     for (int i = 0; i < stages_count; ++i) {
       init_barrier(weights + i * 8, kWeightArrivals);
-      init_barrier(tokens + i * 8, 32);
-      init_barrier(room + i * 8, kRowWarps * L::kChunks);
+      init_barrier(tokens + i * 8, 32 * L::kTokenWarps);
+      init_barrier(room + i * 8, kRowWarps);
     }
     for (int i = 0; i < kRowWarps; ++i) {
-      init_barrier(sums_there + i * 8, L::kSplit * L::kChunks);
+      init_barrier(sums_there + i * 8, L::kSplit);
       init_barrier(sums_room + i * 8, 1);
     }
-    init_barrier(factors_there, 1);
+    init_barrier(squares_there, 1);
     fence_barriers();
   }
   __device__ std::uint32_t stage(int index) const { return shared_address(stages) + index * stage_bytes; }

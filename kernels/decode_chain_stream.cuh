@@ -55,70 +55,49 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   }
 }
 
-/// The factors of the norm of the residual, from the sums of squares of its parts.
-template <class L>
-__device__ __forceinline__ void bring_factors(const Call& call, int which, const Shared<L>& shared) {
-  const int lane = threadIdx.x % 32, blocks = (call.hidden + 63) / 64;
-  const float* squares = call.squares + static_cast<long long>(which) * kTokens * blocks;
-  float mine = 0;
-#pragma unroll 8
-  for (int token = 0; token < call.m; ++token) {
-    float sum = 0;
-    for (int block = lane; block < blocks; block += 32) sum += __ldcg(squares + token * blocks + block);
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-    if (lane == token) mine = sum;
-  }
-  if (lane < kTokens) shared.factors[lane] = rsqrtf(mine / static_cast<float>(call.hidden) + call.norm[which].eps);
-  __syncwarp();
-  if (lane == 0) arrive(shared.factors_there);
-}
-
 __device__ __forceinline__ void wait_for_product(const Call& call, int product) {
   if (threadIdx.x % 32 == 0) {
-    const unsigned all = static_cast<unsigned>(call.work[product].row_blocks);
+    const unsigned all = static_cast<unsigned>(call.work[product].row_blocks * ((call.m + 1) / 2));
     while (load_acquire(&call.counters->done[product]) < all) {
     }
   }
   __syncwarp();
 }
 
-/// The warp that brings the tokens, a product at a time. What the ring holds at once needs no room to become free, so
-/// the factors come behind it.
+/// A warp that brings tokens: the 8 from tile * 8 on of every stage, a product at a time.
 template <class L>
-__device__ __forceinline__ void bring_tokens(const Call& call, const Shared<L>& shared) {
+__device__ __forceinline__ void bring_tokens(const Call& call, const Shared<L>& shared, int tile) {
   constexpr int kPieces = kUnitK / 8, kAtOnce = 32 / kPieces;  // 16 bytes a lane, two tokens at once
-  const int lane = threadIdx.x % 32, token = lane / kPieces, piece = lane % kPieces;
+  const int lane = threadIdx.x % 32, token = tile * 8 + lane / kPieces, piece = lane % kPieces;
+  const int count = call.m - token;  // copies i with kAtOnce * i < count are of tokens that exist
+  const std::uint32_t place = shared.stage(0) + L::kWeightBytes + token * kTokenStride + piece * 16;
   Slot slot;
   wait_for_previous_kernel();
   for (int p = 0; p < call.products; ++p) {
     const Work& work = call.work[p];
-    int at = work.begin(blockIdx.x);
-    const int end = work.begin(blockIdx.x + 1), ahead = min(at + call.stages, end);
-    const __nv_bfloat16* row = work.x + static_cast<long long>(token) * work.k + piece * 8;
-    int column = at % work.units * kUnitK;
+    const int begin = work.begin(blockIdx.x), end = work.begin(blockIdx.x + 1), columns = work.units * kUnitK;
+    const long long step = static_cast<long long>(work.k) * kAtOnce;
+    const __nv_bfloat16* row = work.x + static_cast<long long>(token) * work.k;
+    int column = begin % work.units * kUnitK + piece * 8;
     if (p > 0) wait_for_product(call, p - 1);
-    if (lane == 0) *shared.at_work = p;
-    const auto bring = [&](int to) {
-      for (; at < to; ++at) {
-        const bool inside = column + piece * 8 < work.k;  // zeros past the last column
-        const std::uint32_t place = shared.stage(slot.index) + L::kWeightBytes + token * kTokenStride + piece * 16;
-        wait_parity(shared.room + slot.index * 8, slot.parity ^ 1);
+    if (lane == 0 && tile == 0) {
+      *shared.at_work = p;
+      if (p == kGateUp || p == kQkv) arrive(shared.squares_there);
+    }
+    for (int at = begin; at < end; ++at) {
+      const bool inside = column < work.k;  // zeros past the last column
+      const __nv_bfloat16* from = row + (inside ? column : 0);
+      const std::uint32_t to = place + slot.index * shared.stage_bytes;
+      wait_parity(shared.room + slot.index * 8, slot.parity ^ 1);
 #pragma unroll
-        for (int i = 0; i < L::kTokenTiles * 8; i += kAtOnce)
-          if (i + token < call.m)
-            cp_async16(place + i * kTokenStride, row + (inside ? column + static_cast<long long>(i) * work.k : 0),
-                       inside);
-        arrive_after_copies(shared.tokens + slot.index * 8);
-        __syncwarp();  // no lane falls behind by two uses of a slot
-        slot.advance(1, call.stages);
-        column += kUnitK;
-        if (column >= work.units * kUnitK) column = 0;
-      }
-    };
-    bring(ahead);
-    if (p == kGateUp || p == kQkv) bring_factors(call, p == kGateUp ? 0 : 1, shared);
-    bring(end);
+      for (int i = 0; i < 8 / kAtOnce; ++i)
+        if (i * kAtOnce < count) cp_async16(to + i * kAtOnce * kTokenStride, from + i * step, inside);
+      arrive_after_copies(shared.tokens + slot.index * 8);
+      __syncwarp();  // no lane falls behind by two uses of a slot
+      slot.advance(1, call.stages);
+      column += kUnitK;
+      if (column >= columns) column -= columns;
+    }
   }
 }
 

@@ -19,19 +19,19 @@ __device__ __forceinline__ void for_my_tiles(const Call& call, Fn fn) {
   }
 }
 
-/// A warp that multiplies: every kSplit-th stage, 64 rows of it or half of them.
+/// A warp that multiplies: 64 rows of every kSplit-th stage.
 template <class L>
 __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int row_warp = warp / (L::kSplit * L::kChunks), chunk = warp / L::kSplit % L::kChunks, split = warp % L::kSplit;
+  const int row_warp = warp / L::kSplit, split = warp % L::kSplit;
   const int g = lane / 4, t = lane % 4;
   int token_offset[L::kTokenTiles];
 #pragma unroll
   for (int tt = 0; tt < L::kTokenTiles; ++tt)
     token_offset[tt] = L::kWeightBytes + min(tt * 8 + g, call.m - 1) * kTokenStride + t * 16;
   const auto constants = L::Format::constants();
-  float* sums = shared.sums + (row_warp * L::kSplit + split) * call.m * L::kSumStride + chunk * 32 + g;
-  float acc[L::kTiles][L::kTokenTiles][4] = {};
+  float* sums = shared.sums + (row_warp * L::kSplit + split) * call.m * L::kSumStride + g;
+  float acc[4][L::kTokenTiles][4] = {};
   Slot slot;
   slot.advance(split, call.stages);
   int wait = split;  // stages until this warp's next one
@@ -41,8 +41,8 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
     for (; at < end; at += L::kSplit) {
       wait_parity(shared.tokens + slot.index * 8, slot.parity);
       wait_parity(shared.weights + slot.index * 8, slot.parity);
-      L::Format::template multiply<L::kTokenTiles, kRowWarps, L::kTiles>(
-          shared.stages + slot.index * shared.stage_bytes, row_warp, chunk, lane, token_offset, constants, acc);
+      L::Format::template multiply<L::kTokenTiles, kRowWarps>(shared.stages + slot.index * shared.stage_bytes, row_warp,
+                                                              lane, token_offset, constants, acc);
       __syncwarp();
       if (lane == 0) arrive(shared.room + slot.index * 8);
       slot.advance(L::kSplit, call.stages);
@@ -56,7 +56,7 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
       for (int i = 0; i < 4; ++i) {
         const int token = tt * 8 + 2 * t + i % 2;
 #pragma unroll
-        for (int rt = 0; rt < L::kTiles; ++rt) {
+        for (int rt = 0; rt < 4; ++rt) {
           if (token < call.m) sums[token * L::kSumStride + rt * 16 + i / 2 * 8] = acc[rt][tt][i];
           acc[rt][tt][i] = 0.f;
         }
@@ -67,88 +67,193 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
 }
 
 /// A warp that finishes the sums of 64 rows of every tile, while the others go on.
+///
+/// Thread blocks that share a tile share its items (pairs of tokens) too: item i is finished by the (i mod n)-th of the
+/// n. The others send it their parts: sums with the launch's flag in each 8 bytes, so that a part needs no counter
+/// beside it, and no fence. What a thread block finishes of the tile it begins in the middle of waits until the end of
+/// the product: the last part of it comes from where the tile is the last one.
 template <class L>
 class SumFinisher {
-  using F = Finisher<L::kTokenTiles>;
+  using F = Finisher;
 
  public:
   __device__ SumFinisher(const Call& call, const Shared<L>& shared, int row_warp)
-      : call_(call), shared_(shared), row_warp_(row_warp), finisher_{call, shared.factors} {}
+      : call_(call), shared_(shared), row_warp_(row_warp), finisher_{call} {}
 
   __device__ __forceinline__ void run() {
     wait_for_previous_kernel();
+    const unsigned launch = __ldcg(&call_.counters->launches);
     std::uint32_t parity = 0;
-    for_my_tiles(call_, [&](int product, int tile, int begin, int end) {
-      const Work& work = call_.work[product];
-      float4 sum[F::kItems];
+    int product = -1;
+    Tile left{};  // begun by another thread block, and not finished yet
+    for_my_tiles(call_, [&](int p, int tile, int, int end) {
+      const Work& work = call_.work[p];
+      if (p != product) {
+        product = p;
+        flag_ = launch * kProducts + static_cast<unsigned>(p) + 1;
+        left.row_block = kNone;
+        if (p == kGateUp || p == kQkv) {
+          wait_parity(shared_.squares_there, p == kGateUp ? 0 : 1);
+          finisher_.load_factors(p == kGateUp ? 0 : 1);
+        }
+      }
+      const Tile now = tile_of(work, tile);
+      const bool is_last = end == work.begin(blockIdx.x + 1), is_shared = now.first < now.last;
       wait_parity(shared_.sums_there + row_warp_ * 8, parity);
       parity ^= 1;
-      add_sets(sum);
-      __syncwarp();
-      if (threadIdx.x % 32 == 0) arrive(shared_.sums_room + row_warp_ * 8);
-      const int row_block = tile * kRowWarps + row_warp_;
-      if (row_block >= work.row_blocks) return;
-      if (end - begin < work.units && !add_blocks(work, row_block, tile * work.units, begin, sum)) return;
-      if (product == kGateUp || product == kQkv) wait_parity(shared_.factors_there, product == kGateUp ? 0 : 1);
-      finisher_.finish(sum, product, row_block);
-      __syncwarp();
-      if (product + 1 < call_.products && threadIdx.x % 32 == 0) add_release(&call_.counters->done[product], 1);
+      if (is_shared && now.row_block != kNone) send(now, is_last ? ~now.mine : ~0u);
+#pragma unroll 1
+      for (int turn = 0; turn < 2; ++turn) {
+        const bool is_now = turn == 0;
+        const Tile& ends = is_now ? now : left;
+        if ((is_last || (is_now && !is_shared)) && ends.row_block != kNone) finish(ends, is_now, p);
+        __syncwarp();
+        if (is_now && threadIdx.x % 32 == 0) arrive(shared_.sums_room + row_warp_ * 8);
+      }
+      if (!is_last && is_shared) left = now;
     });
   }
 
  private:
-  __device__ __forceinline__ void add_sets(float4 (&sum)[F::kItems]) const {
-    const float* sums = shared_.sums + row_warp_ * L::kSplit * call_.m * L::kSumStride + F::quad() * 4;
+  static constexpr int kNone = -1;
+
+  /// This warp's 64 rows of a tile, the thread blocks that share it, and the items that this one finishes.
+  struct Tile {
+    int row_block, first, last;
+    unsigned mine;
+  };
+  __device__ Tile tile_of(const Work& work, int tile) const {
+    const int begin = tile * work.units, row_block = tile * kRowWarps + row_warp_;
+    const int first = work.owner(begin), last = work.owner(begin + work.units - 1);
+    unsigned mine = 0;
+    for (int i = static_cast<int>(blockIdx.x) - first; i < items(); i += last - first + 1) mine |= 1u << i;
+    return {row_block < work.row_blocks ? row_block : kNone, first, last, mine};
+  }
+  __device__ int items() const { return (call_.m + 1) / 2; }
+
+  /// This thread block's sum of an item. A lane whose token does not exist takes another one's: the warp stays
+  /// together.
+  __device__ __forceinline__ float4 own_sum(int item) const {
+    const int set = call_.m * L::kSumStride;
+    const float* from =
+        shared_.sums + row_warp_ * L::kSplit * set + F::quad() * 4 + min(F::token(item), call_.m - 1) * L::kSumStride;
+    float4 sum = *reinterpret_cast<const float4*>(from);
 #pragma unroll
-    for (int item = 0; item < F::kItems; ++item) {
-      sum[item] = make_float4(0, 0, 0, 0);
-      if (!finisher_.active(item)) continue;
-      const float* from = sums + F::token(item) * L::kSumStride;
-      sum[item] = *reinterpret_cast<const float4*>(from);
+    for (int s = 1; s < L::kSplit; ++s) sum = sum + *reinterpret_cast<const float4*>(from + s * set);
+    return sum;
+  }
+
+  /// A thread block's part of a tile: in slot 0 where it begins the tile, else in slot 1.
+  __device__ __forceinline__ uint4* part(const Tile& tile, int block) const {
+    return call_.parts + (block > tile.first ? kSlotStride : 0) + block * kBlockStride + row_warp_ * (kTokens * 32) +
+           threadIdx.x % 32;
+  }
+  static constexpr int kItemStride = 2 * 32, kBlockStride = kRowWarps * kTokens * 32,
+                       kSlotStride = kPlaces * kBlockStride;
+
+  __device__ __forceinline__ void send(const Tile& tile, unsigned which) const {
+    uint4* to = part(tile, static_cast<int>(blockIdx.x));
 #pragma unroll
-      for (int s = 1; s < L::kSplit; ++s)
-        sum[item] = sum[item] + *reinterpret_cast<const float4*>(from + s * call_.m * L::kSumStride);
+    for (int item = 0; item < L::kTokenTiles * 4; ++item) {
+      if ((which >> item & 1u) == 0 || item >= items()) continue;
+      const float4 v = own_sum(item);
+      store_relaxed(to + item * kItemStride, make_uint4(__float_as_uint(v.x), flag_, __float_as_uint(v.y), flag_));
+      store_relaxed(to + item * kItemStride + 32, make_uint4(__float_as_uint(v.z), flag_, __float_as_uint(v.w), flag_));
     }
   }
 
-  __device__ __forceinline__ float4* part(int block, int slot) const {
-    float* rows = call_.partials + ((static_cast<long long>(block) * 2 + slot) * kRowWarps + row_warp_) * call_.m * 64;
-    return reinterpret_cast<float4*>(rows) + threadIdx.x % 32;
+  /// What a lane has received of an item.
+  struct Part {
+    uint4 low, high;
+    __device__ __forceinline__ void load(const uint4* from) {
+      low = load_relaxed(from);
+      high = load_relaxed(from + 32);
+    }
+    __device__ __forceinline__ bool is_there(unsigned flag) const {
+      return low.y == flag && low.w == flag && high.y == flag && high.w == flag;
+    }
+    __device__ __forceinline__ float4 value() const {
+      return make_float4(__uint_as_float(low.x), __uint_as_float(low.z), __uint_as_float(high.x),
+                         __uint_as_float(high.z));
+    }
+  };
+
+  /// sums[i] += the parts that the thread blocks from `first` on sent of item i: kCount of them, fewer at the tile's
+  /// end.
+  template <int kMyItems, int kCount>
+  __device__ __forceinline__ void receive(const Tile& tile, int first, int skip, float4 (&sums)[F::kItems],
+                                          int only) const {
+    Part parts[kMyItems][kCount];
+    const auto is_sent = [&](int i, int n) {
+      return finisher_.finishes(only + i) && first + n <= tile.last && first + n != skip;
+    };
+    const uint4* from = part(tile, first) + finisher_.item(only) * kItemStride;
+    const uint4* next = part(tile, first + 1) + finisher_.item(only) * kItemStride - kBlockStride;
+    const int stride = finisher_.finishes(only + 1) ? finisher_.step * kItemStride : 0;
+    const auto place = [&](int i, int n) { return (n == 0 ? from : next + n * kBlockStride) + i * stride; };
+    bool there;
+    do {
+      there = true;
+#pragma unroll
+      for (int i = 0; i < kMyItems; ++i)
+#pragma unroll
+        for (int n = 0; n < kCount; ++n)  // what is not sent is read too, somewhere within the workspace, and ignored
+          parts[i][n].load(place(i, n));
+#pragma unroll
+      for (int i = 0; i < kMyItems; ++i)
+#pragma unroll
+        for (int n = 0; n < kCount; ++n) there = there && (parts[i][n].is_there(flag_) || !is_sent(i, n));
+    } while (!__all_sync(0xffffffffu, there));
+#pragma unroll
+    for (int i = 0; i < kMyItems; ++i)
+#pragma unroll
+      for (int n = 0; n < kCount; ++n)
+        if (is_sent(i, n)) sums[only + i] = sums[only + i] + parts[i][n].value();
   }
 
-  /// Hands in this thread block's part of a row block: in slot 0 where it begins within the tile (so do all but the
-  /// first of the tile), else in slot 1. True where it was the last, `sum` then being that of all.
-  __device__ __forceinline__ bool add_blocks(const Work& work, int row_block, int tile_begin, int begin,
-                                             float4 (&sum)[F::kItems]) const {
-    const int first = work.owner(tile_begin), last = work.owner(tile_begin + work.units - 1);
-    float4* mine = part(blockIdx.x, begin > tile_begin ? 0 : 1);
+  /// Sums of the finisher's items over thread blocks: this one's part, where it is at hand, then the others' in order.
+  __device__ __forceinline__ void collect(const Tile& tile, bool has_own, float4 (&sums)[F::kItems]) const {
+    constexpr int kAtOnce = 8;
+    const int skip = has_own ? static_cast<int>(blockIdx.x) : kNone;
+    if (tile.last - tile.first < 3) {
+      receive<2, 3>(tile, tile.first, skip, sums, 0);
+      return;
+    }
 #pragma unroll
-    for (int item = 0; item < F::kItems; ++item)
-      if (finisher_.active(item)) __stcg(mine + item * 32, sum[item]);
+    for (int i = 0; i < F::kItems; ++i) {
+      if (!finisher_.finishes(i)) continue;
+#pragma unroll 1
+      for (int first = tile.first; first <= tile.last; first += kAtOnce)
+        receive<1, kAtOnce>(tile, first, skip, sums, i);
+    }
+  }
+
+  __device__ __forceinline__ void finish(const Tile& tile, bool has_own, int product) {
+    unsigned done = 0;
+    finisher_.step = tile.last - tile.first + 1;
+#pragma unroll 1
+    for (finisher_.first = static_cast<int>(blockIdx.x) - tile.first; finisher_.first < items();
+         finisher_.first += F::kItems * finisher_.step) {
+      finisher_.prefetch(product, tile.row_block);
+      float4 sums[F::kItems];
+#pragma unroll
+      for (int i = 0; i < F::kItems; ++i) {
+        if (finisher_.finishes(i)) ++done;
+        sums[i] = has_own && finisher_.finishes(i) ? own_sum(finisher_.item(i)) : make_float4(0, 0, 0, 0);
+      }
+      if (tile.first < tile.last) collect(tile, has_own, sums);
+      finisher_.finish(sums, product, tile.row_block);
+    }
     __syncwarp();
-    int is_last = 0;
-    if (threadIdx.x % 32 == 0) {
-      unsigned* counter = call_.counters->arrived + row_block;
-      is_last = add_acquire_release(counter, 1) == static_cast<unsigned>(last - first);
-      if (is_last) *counter = 0;
-    }
-    if (!__shfl_sync(0xffffffffu, is_last, 0)) return false;
-#pragma unroll
-    for (int item = 0; item < F::kItems; ++item)
-      if (finisher_.active(item)) sum[item] = __ldcg(part(first, 1) + item * 32);
-    constexpr int kAtOnce = F::kItems > 4 ? 1 : 4;  // parts of 4 to 16 vectors are under way
-#pragma unroll kAtOnce
-    for (int c = first + 1; c <= last; ++c)
-#pragma unroll
-      for (int item = 0; item < F::kItems; ++item)
-        if (finisher_.active(item)) sum[item] = sum[item] + __ldcg(part(c, 0) + item * 32);
-    return true;
+    if (done > 0 && product + 1 < call_.products && threadIdx.x % 32 == 0)
+      add_release(&call_.counters->done[product], done);
   }
 
   const Call& call_;
   const Shared<L>& shared_;
   const int row_warp_;
-  const F finisher_;
+  F finisher_;
+  unsigned flag_ = 0;  // of the launch's product
 };
 
 }  // namespace qwenbench::kernels::chain

@@ -261,7 +261,7 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
     for (; at < tile_end; at += kSplit) {
       const unsigned char* stage = stages + slot.index * stage_bytes;
       wait_parity(full + slot.index * 8, slot.parity);
-      Format::template multiply<kTokenTiles, kRowWarps, 4>(stage, row_warp, 0, lane, token_offset, constants, acc);
+      Format::template multiply<kTokenTiles, kRowWarps>(stage, row_warp, lane, token_offset, constants, acc);
       __syncwarp();
       if (lane == 0) arrive(empty + slot.index * 8);
       slot.advance(kSplit, shape.stages);

@@ -65,21 +65,14 @@ __device__ __forceinline__ void w4_scale(std::uint32_t (&a)[4], const std::uint3
     a[i] = bf16x2_bits(__hmul2(__hsub2(bits_bf16x2(a[i]), bits_bf16x2(zero[i % 2])), bits_bf16x2(scale[i % 2])));
 }
 
-/// Scales and zero points of one lane's eight rows, or of the four of a chunk.
+/// Scales and zero points of one lane's eight rows.
 struct W4Groups {
   uint4 scales;
   std::uint32_t zeros;
 
-  template <int kTiles = 4>
-  __device__ __forceinline__ void load(const unsigned char* block, int g, [[maybe_unused]] int chunk = 0) {
-    if constexpr (kTiles == 4) {
-      scales = *reinterpret_cast<const uint4*>(block + g * 16);
-      zeros = *reinterpret_cast<const std::uint32_t*>(block + 128 + g * 4);
-    } else {
-      const uint2 half = *reinterpret_cast<const uint2*>(block + g * 16 + chunk * 8);
-      scales.x = half.x, scales.y = half.y;
-      zeros = *reinterpret_cast<const std::uint16_t*>(block + 128 + g * 4 + chunk * 2);
-    }
+  __device__ __forceinline__ void load(const unsigned char* block, int g) {
+    scales = *reinterpret_cast<const uint4*>(block + g * 16);
+    zeros = *reinterpret_cast<const std::uint32_t*>(block + 128 + g * 4);
   }
   __device__ __forceinline__ std::uint32_t pair(int rt) const {
     return rt == 0 ? scales.x : rt == 1 ? scales.y : rt == 2 ? scales.z : scales.w;
@@ -105,8 +98,7 @@ struct W4Groups {
   }
 };
 
-template <int kChunks>
-__device__ __forceinline__ std::uint32_t w4_word(const uint4 (&chunks)[kChunks], int rt, int j) {
+__device__ __forceinline__ std::uint32_t w4_word(const uint4 (&chunks)[2], int rt, int j) {
   const uint4& c = chunks[rt / 2];
   return rt % 2 == 0 ? (j == 0 ? c.x : c.y) : (j == 0 ? c.z : c.w);
 }

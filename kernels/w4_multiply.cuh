@@ -46,38 +46,37 @@ struct W4Format {
     }
   };
 
-  /// acc += rows of the stage times its tokens: of the row block `row_warp` all four tiles of 16 rows (kTiles = 4), or
-  /// the two of chunk `chunk`.
-  template <int kTokenTiles, int kRowWarps, int kTiles>
-  __device__ static __forceinline__ void multiply(const unsigned char* stage, int row_warp, int chunk, int lane,
+  /// acc += rows of the stage's row block `row_warp`, in four tiles of 16, times its tokens.
+  template <int kTokenTiles, int kRowWarps>
+  __device__ static __forceinline__ void multiply(const unsigned char* stage, int row_warp, int lane,
                                                   const int (&token_offset)[kTokenTiles], const W4Constants& constants,
-                                                  float (&acc)[kTiles][kTokenTiles][4]) {
-    const unsigned char* codes = stage + row_warp * kW4UnitCodes + chunk * 512 + lane * 16;
+                                                  float (&acc)[4][kTokenTiles][4]) {
+    const unsigned char* codes = stage + row_warp * kW4UnitCodes + lane * 16;
     const unsigned char* groups = stage + kRowWarps * kW4UnitCodes + row_warp * (kGroups * kW4GroupBytes);
     W4Groups group;
-    if (kGroups == 1) group.load<kTiles>(groups, lane / 4, chunk);
+    if (kGroups == 1) group.load(groups, lane / 4);
     if constexpr (kScaleSums && kGroups == 1) {
-      multiply_unit<kTokenTiles, kTiles>(stage, codes, token_offset, group, constants, acc);
+      multiply_unit<kTokenTiles>(stage, codes, token_offset, group, constants, acc);
     } else {
       Tokens<kTokenTiles> tokens;
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
-        uint4 chunks[kTiles / 2];
+        uint4 chunks[2];
 #pragma unroll
-        for (int c = 0; c < kTiles / 2; ++c) chunks[c] = *reinterpret_cast<const uint4*>(codes + step * 1024 + c * 512);
-        if (kGroups == 4) group.load<kTiles>(groups + step * kW4GroupBytes, lane / 4, chunk);
+        for (int c = 0; c < 2; ++c) chunks[c] = *reinterpret_cast<const uint4*>(codes + step * 1024 + c * 512);
+        if (kGroups == 4) group.load(groups + step * kW4GroupBytes, lane / 4);
         tokens.load(stage, token_offset, step);
         if constexpr (kScaleSums) {
           float sum_x[kTokenTiles][4] = {};
           add_ones(tokens.b, sum_x);
 #pragma unroll
-          for (int rt = 0; rt < kTiles; ++rt) {
+          for (int rt = 0; rt < 4; ++rt) {
             float sum[kTokenTiles][4] = {};
             add(w4_word(chunks, rt, 0), w4_word(chunks, rt, 1), tokens.b, constants, sum);
             scale(group, rt, constants, sum, sum_x, acc[rt]);
           }
         } else {
-          scale_weights<kTokenTiles, kTiles>(group, chunks, tokens.b, constants, acc);
+          scale_weights<kTokenTiles>(group, chunks, tokens.b, constants, acc);
         }
       }
     }
@@ -85,12 +84,11 @@ struct W4Format {
 
   /// One scale for the whole unit: it multiplies the sum of 128 columns. All four row tiles at once, with many tokens,
   /// take more registers than reading the tokens twice takes time.
-  template <int kTokenTiles, int kTiles>
+  template <int kTokenTiles>
   __device__ static __forceinline__ void multiply_unit(const unsigned char* stage, const unsigned char* codes,
                                                        const int (&token_offset)[kTokenTiles], const W4Groups& group,
-                                                       const W4Constants& constants,
-                                                       float (&acc)[kTiles][kTokenTiles][4]) {
-    constexpr int kParts = kTokenTiles == 1 || kTiles == 2 ? 1 : 2, kEach = kTiles / kParts;
+                                                       const W4Constants& constants, float (&acc)[4][kTokenTiles][4]) {
+    constexpr int kParts = kTokenTiles == 1 ? 1 : 2, kEach = 4 / kParts;
     Tokens<kTokenTiles> tokens;
     float sum_x[kTokenTiles][4] = {};
 #pragma unroll
@@ -153,13 +151,12 @@ struct W4Format {
       }
   }
 
-  template <int kTokenTiles, int kTiles>
-  __device__ static __forceinline__ void scale_weights(const W4Groups& group, const uint4 (&chunks)[kTiles / 2],
+  template <int kTokenTiles>
+  __device__ static __forceinline__ void scale_weights(const W4Groups& group, const uint4 (&chunks)[2],
                                                        const std::uint32_t (&b)[kTokenTiles][4],
-                                                       const W4Constants& constants,
-                                                       float (&acc)[kTiles][kTokenTiles][4]) {
+                                                       const W4Constants& constants, float (&acc)[4][kTokenTiles][4]) {
 #pragma unroll
-    for (int rt = 0; rt < kTiles; ++rt) {
+    for (int rt = 0; rt < 4; ++rt) {
       std::uint32_t zero[2], scale[2];
       group.broadcast(rt, zero, scale);
 #pragma unroll

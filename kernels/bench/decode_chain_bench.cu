@@ -1,6 +1,6 @@
 // A decode step's layers without attention (decode_chain), shapes of Qwen3-VL-32B on one GPU and on one of two (nothing
 // is exchanged), against the rate at which the same device reads memory.
-//   decode_chain_bench [layers, default 12]
+//   decode_chain_bench [layers, default 12] [ranks group tokens, default all of 1 2, 128 32, 1 2 8 16]
 // Weights are random and lie behind one another, so that a replay of the graph reads each once and the next replay
 // finds none of them in L2. Times are of graph replays, by events: median, and (p90 - p10) / median.
 #include <cuda_runtime.h>
@@ -136,6 +136,7 @@ struct Model {
 
 int main(int argc, char** argv) {
   const int layers = argc > 1 ? std::atoi(argv[1]) : 12;
+  const auto wanted = [&](int argument, int value) { return argc <= argument || std::atoi(argv[argument]) == value; };
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
   double ceiling = 0;
@@ -144,8 +145,10 @@ int main(int argc, char** argv) {
               "m", "us a layer", "share", "spread");
   for (const int ranks : {1, 2})
     for (const int group : {128, 32}) {
+      if (!wanted(2, ranks) || !wanted(3, group)) continue;
       const Model model(ranks, group, layers);
       for (const int m : {1, 2, 8, 16}) {
+        if (!wanted(4, m)) continue;
         const Timing t = replay(
             [&](cudaStream_t stream) {
               for (DecodeChain c : model.layers) {

@@ -74,7 +74,8 @@ void DenseGemm::load(const __nv_bfloat16* x, const __nv_bfloat16* w, void* y, bo
   static_assert(sizeof algorithm.data == sizeof(std::array<std::uint64_t, 8>));
   std::array<std::uint64_t, 8> key;
   std::copy(std::begin(algorithm.data), std::end(algorithm.data), key.begin());
-  if (loaded_.emplace(y_is_float, key).second) multiply(x, w, y, y_is_float, m, n, k, stream, epilogue);
+  if (loaded_.emplace(y_is_float, shape.bias, shape.activation, key).second)
+    multiply(x, w, y, y_is_float, m, n, k, stream, epilogue);
 }
 
 void DenseGemm::multiply(const __nv_bfloat16* x, const __nv_bfloat16* w, void* y, bool y_is_float, int m, int n, int k,

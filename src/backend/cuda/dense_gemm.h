@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <set>
-#include <utility>
+#include <tuple>
 
 #include "backend/cuda/device_memory.h"
 #include "kernels/activation.h"
@@ -63,7 +63,7 @@ class DenseGemm {
   cublasLtHandle_t handle_ = nullptr;
   DeviceArray<std::byte> workspace_;
   std::map<Key, Product> products_;
-  std::set<std::pair<bool, std::array<std::uint64_t, 8>>> loaded_;  // algorithms that load() has run
+  std::set<std::tuple<bool, bool, kernels::Activation, std::array<std::uint64_t, 8>>> loaded_;  // what load() has run
 };
 
 }  // namespace qwenbench::backend::cuda
