@@ -3,17 +3,50 @@
 #include "kernels/decode_attention.h"
 #include "kernels/decode_combine.cuh"
 #include "kernels/launch.h"
+#include "kernels/qk_norm_rope.cuh"
 
 namespace qwenbench::kernels {
 namespace {
 
 using namespace decode;
 
+/// Stores K and V of the newest token of each item whose last tile this thread block has.
+__device__ __forceinline__ void append_newest(const DecodeAttention& op, const Sequences& sequences, int begin,
+                                              int end) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % kLanesPerHead;
+  const bool is_value = threadIdx.x % 32 >= kLanesPerHead;
+  for (int at = begin, i = 0; at < end; ++i) {
+    const Item item = find_item(sequences.tiles_before, op.batch.num_seqs, op.cache.kv_heads, at);
+    if (i % warps == warp && item.end <= end) {
+      const int token = sequences.first_row[item.sequence];
+      const HeadRow x(op.raw, token, op.heads + item.kv_head + (is_value ? op.cache.kv_heads : 0), lane);
+      append(op.raw, token, is_value, item.kv_head, x.stored(is_value), lane);
+    }
+    at = item.end;
+  }
+}
+
+/// The queries of an item, bf16 [group][128].
+__device__ __forceinline__ void turn_queries(const DecodeAttention& op, int token, int kv_head, int group,
+                                             __nv_bfloat16* to) {
+  const int lane = static_cast<int>(threadIdx.x) % kLanesPerHead,
+            at_once = static_cast<int>(blockDim.x) / kLanesPerHead;
+  // The last warps first: the first ones are busy with K and V.
+  for (int first = at_once - 1 - static_cast<int>(threadIdx.x) / kLanesPerHead, round = 0; round < group;
+       first += at_once, round += at_once) {
+    const int query = min(first, group - 1);  // all lanes take part in the shuffles
+    const HeadRow x(op.raw, token, kv_head * group + query, lane);
+    if (first < group) store8(to + query * kHeadDim, lane, x.turned);
+  }
+}
+
 template <class R, int kColumns, bool kCodes>
 __global__ void __launch_bounds__(R::kThreads, 1)
     decode_attention_kernel(const __grid_constant__ DecodeAttention op, const Shape shape) {
   extern __shared__ __align__(1024) char shared[];
   __shared__ WarpParts<R, kColumns> warp_parts;
+  __shared__ __align__(16) __nv_bfloat16 queries[8 * kColumns * kHeadDim];
   const int warp = static_cast<int>(threadIdx.x) / 32, block = static_cast<int>(blockIdx.x);
   const int num_seqs = op.batch.num_seqs, kv_heads = op.cache.kv_heads;
   Sequences sequences(shared + R::kBytes, num_seqs);
@@ -29,6 +62,13 @@ __global__ void __launch_bounds__(R::kThreads, 1)
   ring.begin();
   wait_for_previous();
   let_next_start();
+  const bool is_raw = op.raw.qkv != nullptr;
+  if (is_raw) {
+    const Item item = find_item(sequences.tiles_before, num_seqs, kv_heads, begin);
+    append_newest(op, sequences, begin, end);
+    turn_queries(op, sequences.first_row[item.sequence], item.kv_head, shape.group, queries);
+    __syncthreads();
+  }
   ring.copy_deferred();
 
   Accumulator<R, kColumns, kCodes> acc;
@@ -43,8 +83,12 @@ __global__ void __launch_bounds__(R::kThreads, 1)
     const std::int64_t row = static_cast<std::int64_t>(sequences.first_row[item.sequence]) * op.heads;
     const std::int64_t offset = (row + item.kv_head * shape.group) * kHeadDim;
     acc.clear();
+    if (is_raw && at > begin) {  // add_warps() has ended with a barrier
+      turn_queries(op, sequences.first_row[item.sequence], item.kv_head, shape.group, queries);
+      __syncthreads();
+    }
     if (tile < stop)
-      acc.load_queries(static_cast<const __nv_bfloat16*>(op.q) + offset, shape.group,
+      acc.load_queries(is_raw ? queries : static_cast<const __nv_bfloat16*>(op.q) + offset, shape.group,
                        R::kFp8 ? op.cache.k_scale[item.kv_head] : 1.0f, kCodes ? op.q_scale[item.kv_head] : 1.0f);
     ring.settle();
     for (; tile < stop; tile += R::kWarps)
@@ -88,9 +132,9 @@ cudaError_t start(const DecodeAttention& op, const Shape& shape, cudaStream_t st
   const auto kernel = decode_attention_kernel<R, kColumns, kCodes>;
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  const long long tiles = static_cast<long long>(op.batch.num_seqs) * op.cache.kv_heads *
-                          ((op.max_kv_length + kTileTokens - 1) / kTileTokens);
-  const int grid = static_cast<int>(std::clamp<long long>(tiles / kMinTiles, 1, multiprocessors()));
+  const long long items = static_cast<long long>(op.batch.num_seqs) * op.cache.kv_heads,
+                  tiles = items * ((op.max_kv_length + kTileTokens - 1) / kTileTokens);
+  const int grid = static_cast<int>(std::min<long long>(std::max(tiles / kMinTiles, items), multiprocessors()));
   return launch(kernel, grid, R::kThreads, bytes, stream, op, shape);
 }
 
@@ -128,6 +172,7 @@ cudaError_t decode_attention(const DecodeAttention& op, cudaStream_t stream) {
   if (shape.group < 1 || shape.group > kMaxGroup || shape.group * op.cache.kv_heads != op.heads ||
       (1 << shape.log2_block) != op.cache.block_size || op.batch.num_seqs > kMaxDecodeSequences)
     return cudaErrorInvalidValue;
+  if (op.raw.qkv && (op.raw.k_out || op.raw.v_out || op.raw.heads != op.heads)) return cudaErrorInvalidValue;
   if (op.q_scale) {
     if (op.cache.dtype != KvDtype::kFp8E4M3 || !(op.prob_scale > 0)) return cudaErrorInvalidValue;
     return start_form<KvDtype::kFp8E4M3, true>(op, shape, stream);

@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-#include "kernels/kv_cache_layout.h"
+#include "kernels/qk_norm_rope_append.h"
 
 namespace qwenbench::kernels {
 
@@ -22,7 +22,10 @@ struct DecodeAttention {
   // e4m3(q / q_scale) and the weights exp(score - running maximum) to e4m3(weight / prob_scale) before the products.
   const float* q_scale = nullptr;
   float prob_scale = 0.00390625f;  // 2^-8
-  int shared_limit = 0;            // bytes of shared memory that a block may take at most; 0: what the device allows
+  // Where raw.qkv is not null, its rows first_row[s] go through what qk_norm_rope_append() does to them, by the same
+  // formulas, in front of attention: q and raw.q_out are not used, and raw.k_out and raw.v_out must be null.
+  QkNormRopeAppend raw = {};
+  int shared_limit = 0;  // bytes of shared memory that a block may take at most; 0: what the device allows
 };
 
 constexpr int kMaxDecodeSequences = 1024;

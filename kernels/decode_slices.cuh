@@ -12,7 +12,7 @@ using namespace device;
 constexpr int kTileTokens = 16;
 constexpr int kLookAhead = 32;  // tiles whose place in the cache is looked up at once, one a lane
 constexpr int kNewest = 32;     // flag of a tile that holds a sequence's newest token
-constexpr int kMinTiles = 8;    // of a thread block: fewer are not worth another part to combine
+constexpr int kMinTiles = 8;    // of a thread block that shares an item: fewer are not worth another part to combine
 
 /// Sizes of a launch that host and device agree on.
 struct Shape {
@@ -76,8 +76,8 @@ struct Slices {
 __device__ inline Slices make_slices(const Sequences& sequences, int num_seqs, int kv_heads, int grid) {
   Slices slices;
   slices.total = sequences.tiles_before[num_seqs] * kv_heads;
-  slices.blocks = min(grid, max(1, slices.total / kMinTiles));
   const int items = *sequences.active * kv_heads;
+  slices.blocks = min(grid, max(slices.total / kMinTiles, max(items, 1)));
   if (items > 0 && items <= slices.blocks) {
     const int whole = slices.blocks / items * items;
     if (16 * whole >= 15 * slices.blocks) slices.blocks = whole;

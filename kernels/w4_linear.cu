@@ -29,9 +29,9 @@ template <int kGroups>
 cudaError_t choose(const Call& c) {
   if (c.m <= 8) return run<kGroups, 1, true, 4, 2, 1, 2>(c);
   if (c.m <= 16) return run<kGroups, 2, true, 4, 2, 1, 2>(c);
-  if (c.m <= 32) return run<kGroups, 4, false, 4, 2, 1, 1>(c);
-  return run<kGroups, 8, false, 4, 2, 1, 1>(c);
+  return run<kGroups, 4, false, 4, 2, 1, 1>(c);
 }
+constexpr int kTokensAtOnce = 32;
 
 /// Scales per row and unit of 128 columns, as packed.
 int groups_per_unit(int group_size) { return group_size < kW4Unit ? 4 : 1; }
@@ -166,8 +166,14 @@ cudaError_t w4_repack(const std::uint8_t* codes, const std::uint16_t* scales, co
 cudaError_t w4_linear(const __nv_bfloat16* x, const W4Weights& w, __nv_bfloat16* y, int m, void* workspace,
                       cudaStream_t stream, bool programmatic) {
   if (!valid(w) || m < 1 || m > kW4MaxTokens) return cudaErrorInvalidValue;
-  const Call call{x, w, y, m, workspace, stream, programmatic};
-  return groups_per_unit(w.group_size) == 4 ? choose<4>(call) : choose<1>(call);
+  const int passes = (m + kTokensAtOnce - 1) / kTokensAtOnce, most = (m + passes - 1) / passes;
+  for (int first = 0; first < m; first += most) {
+    const std::ptrdiff_t row = first;
+    const Call call{x + row * w.k, w, y + row * w.n, std::min(most, m - first), workspace, stream, programmatic};
+    const cudaError_t error = groups_per_unit(w.group_size) == 4 ? choose<4>(call) : choose<1>(call);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
 }
 
 cudaError_t w4_dequantize(const W4Weights& w, __nv_bfloat16* out, cudaStream_t stream) {

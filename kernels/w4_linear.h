@@ -32,15 +32,16 @@ cudaError_t w4_repack(const std::uint8_t* codes, const std::uint16_t* scales, co
                       int row_offset, const W4Weights& out, cudaStream_t stream);
 
 /// Largest m of w4_linear.
-constexpr int kW4MaxTokens = 64;
+constexpr int kW4MaxTokens = 96;
 
 /// Bytes of workspace for up to m tokens. Zeroed once by the caller; the kernels leave it ready for the next call.
 /// Calls that can run at the same time need one each.
 std::size_t w4_workspace_bytes(int m);
 
 /// y[m, n] = x[m, k] * W^T, 1 <= m <= kW4MaxTokens; x, y row-major and 16-byte aligned. Sums in fp32 in an order that
-/// depends on the shapes and the device alone. At m <= 8 the scale multiplies the fp32 sum of a group's 32 columns, at
-/// more it multiplies the weight, which is then rounded to bf16 as dequantize does.
+/// depends on the shapes and the device alone. In equal passes of at most 32 tokens: reading 4-bit weights again costs
+/// less than registers for more, or than dequantizing. In passes of at most 16 the scale multiplies the fp32 sum of a
+/// group's columns, in larger ones the weight, which is then rounded to bf16 as dequantize does.
 /// programmatic: launched with programmatic stream serialization (sm_90): the kernel starts reading weights while its
 /// predecessor still runs; x and everything else is touched only after that is complete.
 cudaError_t w4_linear(const __nv_bfloat16* x, const W4Weights& w, __nv_bfloat16* y, int m, void* workspace,

@@ -1,7 +1,10 @@
 #include "model/dummy_values.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
+
+#include "base/thread_pool.h"
 
 namespace qwenbench::model {
 namespace {
@@ -45,37 +48,34 @@ class Random {
   std::uint64_t key_;
 };
 
-template <class T>
-void store(std::vector<std::byte>& bytes, std::size_t position, T value) {
-  std::memcpy(bytes.data() + position * sizeof(T), &value, sizeof(T));
+/// bytes become value(0), value(1), ...: by position, so that it does not matter which thread makes them.
+template <class T, class Value>
+void fill(std::vector<std::byte>& bytes, const Value& value) {
+  constexpr std::size_t kEach = std::size_t{1} << 20;  // elements that are worth a thread
+  const std::size_t count = bytes.size() / sizeof(T);
+  ThreadPool pool(static_cast<int>(std::clamp<std::size_t>(count / kEach, 1, available_cores())));
+  pool.parallel_for(static_cast<std::int64_t>(count), [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+      const auto element = static_cast<T>(value(i));
+      std::memcpy(bytes.data() + i * sizeof(T), &element, sizeof(T));
+    }
+  });
 }
 
 template <class Value>
 void fill_floats(std::vector<std::byte>& bytes, DType dtype, const Value& value) {
-  const std::size_t count = bytes.size() / size_of(dtype);
-  for (std::size_t i = 0; i < count; ++i) {
-    switch (dtype) {
-      case DType::kBF16:
-        store(bytes, i, float_to_bf16(value(i)));
-        break;
-      case DType::kF16:
-        store(bytes, i, float_to_fp16(value(i)));
-        break;
-      case DType::kF32:
-        store(bytes, i, value(i));
-        break;
-      case DType::kF8E4M3:
-        store(bytes, i, float_to_e4m3(value(i)));
-        break;
-      default:
-        throw std::logic_error("fill_floats: not a floating-point tensor");
-    }
+  switch (dtype) {
+    case DType::kBF16:
+      return fill<std::uint16_t>(bytes, [&](std::size_t i) { return float_to_bf16(value(i)); });
+    case DType::kF16:
+      return fill<std::uint16_t>(bytes, [&](std::size_t i) { return float_to_fp16(value(i)); });
+    case DType::kF32:
+      return fill<float>(bytes, value);
+    case DType::kF8E4M3:
+      return fill<std::uint8_t>(bytes, [&](std::size_t i) { return float_to_e4m3(value(i)); });
+    default:
+      throw std::logic_error("fill_floats: not a floating-point tensor");
   }
-}
-
-template <class T, class Value>
-void fill(std::vector<std::byte>& bytes, const Value& value) {
-  for (std::size_t i = 0; i < bytes.size() / sizeof(T); ++i) store(bytes, i, static_cast<T>(value(i)));
 }
 
 /// Shape of the tensor beside `name` whose last part is `suffix`.

@@ -560,6 +560,71 @@ TEST_CASE("decode attention over a long context is split among thread blocks") {
   run_decode(Case(2, 8, 32, true, {20000, 5, 0, 777}, {1, 1, 1, 1}, 3.0f), 20000);
 }
 
+TEST_CASE("decode attention that turns and stores the projected rows itself equals both kernels bit for bit") {
+  NEEDS_DEVICE();
+  for (int round = 0; round < test::rounds(24); ++round) {
+    const int seqs = one_of({1, 2, 5, 16, 40}), group = one_of({1, 2, 5, 8, 12, 16}), kv_heads = one_of({1, 2, 4});
+    std::vector<int> lengths, rows;
+    int longest = 0;
+    for (int s = 0; s < seqs; ++s) {
+      lengths.push_back(pick(0, 9) == 0 ? 0 : pick(1, one_of({1, 17, 300, 2000})));
+      rows.push_back(1);
+      longest = std::max(longest, lengths.back());
+    }
+    CAPTURE(round);
+    CAPTURE(group);
+    CAPTURE(kv_heads);
+    Case c(kv_heads, group, one_of({16, 64}), round % 3 != 0, lengths, rows, 1.0f);
+    if (round % 3 == 1) c.use_codes(16);
+    const int heads = c.heads(), width = (heads + 2 * kv_heads) * kDim;
+    std::vector<std::int64_t> slots;
+    for (int s = 0; s < seqs; ++s) {
+      const int last = lengths[s] - 1;
+      slots.push_back(last < 0 ? -1
+                               : std::int64_t{c.table[s * c.max_blocks + last / c.block_size]} * c.block_size +
+                                     last % c.block_size);
+    }
+    const DeviceArray<std::uint16_t> qkv(random_bf16(static_cast<std::size_t>(seqs) * width, 2)),
+        q_weight(random_bf16(kDim, 1)), k_weight(random_bf16(kDim, 1)),
+        q(static_cast<std::size_t>(seqs) * heads * kDim);
+    std::vector<float> cos, sin;
+    for (int i = 0; i < seqs * kDim / 2; ++i) {
+      const float angle = static_cast<float>(pick(0, 1000)) * 0.01f;
+      cos.push_back(std::cos(angle));
+      sin.push_back(std::sin(angle));
+    }
+    const DeviceArray<float> device_cos(cos), device_sin(sin);
+    const DeviceArray<std::int64_t> slot(slots);
+    std::vector<std::uint16_t> outputs[2];
+    std::vector<std::uint8_t> keys[2], values[2];
+    for (const bool as_one : {false, true}) {
+      const Uploaded device(c);
+      const DeviceArray<std::uint16_t> out(
+          std::vector<std::uint16_t>(static_cast<std::size_t>(seqs) * heads * kDim, 7));
+      const DeviceArray<std::uint8_t> workspace(decode_attention_workspace_bytes(seqs, heads, kv_heads));
+      const QkNormRopeAppend append = {qkv.get(),        q.get(),        seqs,      heads,
+                                       q_weight.get(),   k_weight.get(), 1e-6f,     device_cos.get(),
+                                       device_sin.get(), device.cache,   slot.get()};
+      DecodeAttention op = {q.get(), out.get(), heads, device.cache, device.batch, longest, workspace.get()};
+      if (!c.q_scale.empty()) op.q_scale = device.q_scale.get();
+      op.prob_scale = c.prob_scale;
+      op.shared_limit = round % 2 == 0 ? 0 : kSmallSharedMemory;
+      if (as_one)
+        op.raw = append, op.q = nullptr;
+      else
+        check(qk_norm_rope_append(append, nullptr));
+      check(decode_attention(op, nullptr));
+      outputs[as_one] = out.host();
+      keys[as_one] = device.k.host();
+      values[as_one] = device.v.host();
+    }
+    CHECK(outputs[0] == outputs[1]);
+    CHECK(keys[0] == keys[1]);
+    CHECK(values[0] == values[1]);
+    if (longest > 0) CHECK(keys[0] != c.k);
+  }
+}
+
 TEST_CASE("prefill attention, random shapes") {
   NEEDS_DEVICE();
   for (int round = 0; round < test::rounds(60); ++round) {

@@ -63,7 +63,7 @@ TEST_CASE("w4: products of every shape and number of tokens") {
     if (qwenbench::test::is_too_large(static_cast<long long>(shape.n) * shape.k)) continue;
     const W4Matrix matrix(shape.n, shape.k, shape.group_size, random);
     const PackedW4 packed(matrix, shape.n % 32 == 0 && shape.k % 256 == 0);
-    for (const int m : {1, 2, 5, 8, 9, 16, 23, 32, 33, 64}) {
+    for (const int m : {1, 2, 5, 8, 9, 16, 23, 32, 33, 65, 96}) {
       if (m > 16 && static_cast<long long>(shape.n) * shape.k > 6000000) continue;
       {
         INFO(shape.n, " ", shape.k, " ", shape.group_size, " ", m);

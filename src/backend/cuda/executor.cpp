@@ -271,6 +271,13 @@ void CudaExecutor::run_text() {
       i += done - 1;
       continue;
     }
+    if (const auto* append = std::get_if<graph::QkNormRopeAppend>(&ops[i]); append && i + 1 < ops.size()) {
+      const auto* attention = std::get_if<graph::PagedAttention>(&ops[i + 1]);
+      if (attention && run_as_one(context_, text_, step_, *append, *attention)) {
+        ++i;
+        continue;
+      }
+    }
     std::visit(
         [&](const auto& o) {
           using T = std::decay_t<decltype(o)>;

@@ -84,8 +84,7 @@ void LinearRunner::run(const DeviceLinear& linear, const __nv_bfloat16* x, void*
                               : kernels::bf16_linear(x, w, out, rows, linear.n, linear.k, workspace, stream, overlap));
   }
   if (!epilogue.empty())
-    QWENBENCH_CUDA(
-        kernels::bias_activation(out, epilogue.bias, epilogue.activation, rows, linear.n, stream));
+    QWENBENCH_CUDA(kernels::bias_activation(out, epilogue.bias, epilogue.activation, rows, linear.n, stream));
 }
 
 }  // namespace qwenbench::backend::cuda

@@ -84,12 +84,14 @@ void show(RankContext& context, TextStep& step, int layer, const __nv_bfloat16* 
 
 }  // namespace
 
-void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& op) {
-  const int tokens = buffers.rows(op.qkv);
+namespace {
+
+kernels::QkNormRopeAppend append_args(const RankContext& context, Buffers& buffers, const TextStep& step,
+                                      const graph::QkNormRopeAppend& op) {
   kernels::QkNormRopeAppend args{};
   args.qkv = buffers.data(op.qkv);
   args.q_out = buffers.data(op.q_out);
-  args.tokens = tokens;
+  args.tokens = buffers.rows(op.qkv);
   args.heads = context.plan.local_heads;
   args.q_weight = context.norms[op.q_norm].weight.get();
   args.k_weight = context.norms[op.k_norm].weight.get();
@@ -98,32 +100,54 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Qk
   args.sin = step.sin.get();
   args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kWrite);
   args.slot = step.arrays.slots;
+  return args;
+}
+
+kernels::DecodeAttention decode_args(const RankContext& context, Buffers& buffers, const TextStep& step,
+                                     const graph::PagedAttention& op, const SequenceGroup& sequences) {
+  kernels::DecodeAttention args{};
+  args.q = buffers.data(op.q);
+  args.out = buffers.data(op.out);
+  args.heads = context.plan.local_heads;
+  args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kRead);
+  args.batch = sequences.batch;
+  args.max_kv_length = step.captured ? step.max_model_len : sequences.max_kv_length;
+  args.q_scale = step.cache->q_scale(op.layer);
+  if (args.q_scale) args.prob_scale = step.cache->prob_scale(op.layer);
+  args.workspace = step.attention_workspace.get();
+  return args;
+}
+
+}  // namespace
+
+void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& op) {
+  kernels::QkNormRopeAppend args = append_args(context, buffers, step, op);
   const bool observed = step.input->observer != nullptr;
   if (observed) {
     args.k_out = step.observed_k.get();
     args.v_out = step.observed_v.get();
   }
   QWENBENCH_CUDA(kernels::qk_norm_rope_append(args, context.stream));
-  if (observed) show(context, step, op.layer, buffers.data(op.q_out), tokens);
+  if (observed) show(context, step, op.layer, buffers.data(op.q_out), args.tokens);
+}
+
+bool run_as_one(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& append,
+                const graph::PagedAttention& attention) {
+  const SequenceGroup& decode = step.arrays.decode;
+  if (append.q_out != attention.q || step.input->observer || step.arrays.prefill.count > 0 || decode.count == 0)
+    return false;
+  kernels::DecodeAttention args = decode_args(context, buffers, step, attention, decode);
+  args.raw = append_args(context, buffers, step, append);
+  QWENBENCH_CUDA(kernels::decode_attention(args, context.stream));
+  return true;
 }
 
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PagedAttention& op) {
   const bool outputs = buffers.kind(op.q) == graph::Rows::kOutputs;
   const StepArrays& arrays = step.arrays;
   const SequenceGroup& decode = outputs ? arrays.decode_outputs : arrays.decode;
-  if (decode.count > 0) {
-    kernels::DecodeAttention args{};
-    args.q = buffers.data(op.q);
-    args.out = buffers.data(op.out);
-    args.heads = context.plan.local_heads;
-    args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kRead);
-    args.batch = decode.batch;
-    args.max_kv_length = step.captured ? step.max_model_len : decode.max_kv_length;
-    args.q_scale = step.cache->q_scale(op.layer);
-    if (args.q_scale) args.prob_scale = step.cache->prob_scale(op.layer);
-    args.workspace = step.attention_workspace.get();
-    QWENBENCH_CUDA(kernels::decode_attention(args, context.stream));
-  }
+  if (decode.count > 0)
+    QWENBENCH_CUDA(kernels::decode_attention(decode_args(context, buffers, step, op, decode), context.stream));
   if (arrays.prefill.count > 0 && buffers.rows(op.q) > 0) {
     kernels::PrefillAttention args{};
     args.q = buffers.data(op.q);

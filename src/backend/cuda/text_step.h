@@ -49,6 +49,9 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Em
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PlaceVisual& op);
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& op);
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PagedAttention& op);
+/// Both, one behind the other, as one kernel; false, and nothing done, where the step is no plain decode.
+bool run_as_one(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& append,
+                const graph::PagedAttention& attention);
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::SelectOutputs& op);
 
 }  // namespace qwenbench::backend::cuda
