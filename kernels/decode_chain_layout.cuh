@@ -102,7 +102,7 @@ struct Layout {
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
   static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
-  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 1, kHeadBytes = 512;  // barriers, then at_work
+  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 2, kHeadBytes = 512;  // barriers, then at_work
   static_assert(kBarriers * 8 <= kHeadBytes - 4);
 
   __host__ __device__ static int stage_bytes(int m) { return (kWeightBytes + m * kTokenStride + 127) / 128 * 128; }
@@ -116,7 +116,7 @@ struct Layout {
 };
 
 /// What lies in shared memory. Barriers come first: of the ring's stages (weights there, tokens there, room), of the
-/// sums of each row warp (there, room), of the squares for a norm's factors.
+/// sums of each row warp (there, room), of the squares for each of the two norms.
 template <class L>
 struct Shared {
   std::uint32_t weights, tokens, room, sums_there, sums_room, squares_there;
@@ -147,7 +147,7 @@ struct Shared {
       init_barrier(sums_there + i * 8, L::kSplit);
       init_barrier(sums_room + i * 8, 1);
     }
-    init_barrier(squares_there, 1);
+    for (int norm = 0; norm < 2; ++norm) init_barrier(squares_there + norm * 8, 1);
     fence_barriers();
   }
   __device__ std::uint32_t stage(int index) const { return shared_address(stages) + index * stage_bytes; }

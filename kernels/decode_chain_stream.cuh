@@ -82,7 +82,7 @@ __device__ __forceinline__ void bring_tokens(const Call& call, const Shared<L>& 
     if (p > 0) wait_for_product(call, p - 1);
     if (lane == 0 && tile == 0) {
       *shared.at_work = p;
-      if (p == kGateUp || p == kQkv) arrive(shared.squares_there);
+      if (p == kGateUp || p == kQkv) arrive(shared.squares_there + (p == kGateUp ? 0 : 8));
     }
     for (int at = begin; at < end; ++at) {
       const bool inside = column < work.k;  // zeros past the last column

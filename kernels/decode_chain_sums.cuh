@@ -93,8 +93,9 @@ class SumFinisher {
         flag_ = launch * kProducts + static_cast<unsigned>(p) + 1;
         left.row_block = kNone;
         if (p == kGateUp || p == kQkv) {
-          wait_parity(shared_.squares_there, p == kGateUp ? 0 : 1);
-          finisher_.load_factors(p == kGateUp ? 0 : 1);
+          const int norm = p == kGateUp ? 0 : 1;
+          wait_parity(shared_.squares_there + norm * 8, 0);
+          finisher_.load_factors(norm);
         }
       }
       const Tile now = tile_of(work, tile);

@@ -749,7 +749,7 @@ TEST_CASE("vision RoPE and attention") {
             worst = std::isnan(error) ? INFINITY : std::max(worst, error);
           }
         }
-      CHECK(worst < 1.0 / 256);  // each weight is rounded to bf16, and so is the result
+      CHECK(worst < 2.0 / 256);  // each weight is rounded to bf16, and so is the result: twice a roundoff of 2^-8
     }
   }
 }

@@ -18,9 +18,10 @@ using namespace test;
 struct Case {
   int hidden, heads_width, intermediate, qkv, group_size;  // qkv 0: the last layer
 };
-const Case kCases[] = {{64, 128, 96, 128, 32},      {256, 512, 768, 1024, 32},    {256, 512, 768, 0, 128},
-                       {1024, 2048, 2080, 768, 32}, {5120, 1024, 1024, 512, 128}, {2048, 2048, 1600, 1536, 128},
-                       {320, 144, 48, 80, 32}};
+const Case kCases[] = {
+    {64, 128, 96, 128, 32},      {256, 512, 768, 1024, 32},    {256, 512, 768, 0, 128},
+    {1024, 2048, 2080, 768, 32}, {5120, 1024, 1024, 512, 128}, {2048, 2048, 1600, 1536, 128},
+    {320, 144, 48, 80, 32},      {128, 128, 64, 2048, 32}};  // thread blocks with a part of the last product alone
 
 /// y[m, n] of x[m, k]. The scale multiplies sums: no weight is rounded.
 std::vector<double> product(const std::vector<double>& x, const W4Matrix& w, int m) {

@@ -91,7 +91,7 @@ DecodeChains::DecodeChains(const RankContext& context) {
   if (bytes == 0) return;
   QWENBENCH_CUDA(kernels::load_decode_chain());
   workspace_.reserve(bytes);
-  QWENBENCH_CUDA(cudaMemset(workspace_.get(), 0, bytes));
+  fill_with_zeros(workspace_);
   for (std::size_t i = 0; i < chains_.size(); ++i) {
     chains_[i].kernel.workspace = workspace_.get();
     if (i + 1 < chains_.size()) chains_[i].kernel.after = chains_[i + 1].kernel.o;

@@ -166,7 +166,7 @@ DeviceLinear LinearLoader::load(const graph::LinearSpec& spec, bool paired) {
   }
   if (!bias.empty()) {
     linear.bias.reserve(bias.size());
-    QWENBENCH_CUDA(cudaMemcpy(linear.bias.get(), bias.data(), bias.size() * 2, cudaMemcpyHostToDevice));
+    copy_to_device(reinterpret_cast<std::uint16_t*>(linear.bias.get()), bias.data(), bias.size());
   }
   finish();  // `parts` own what is on its way
   return linear;
@@ -252,9 +252,8 @@ void LinearLoader::load_fp8(DeviceLinear& linear, const LinearSource& source, co
       scales[static_cast<std::size_t>(r) * blocks_k + c] =
           source.fp8_scales()[(window.row_begin / kFp8Block + r) * stored_blocks_k + window.k_begin / kFp8Block + c];
   }
-  QWENBENCH_CUDA(
-      cudaMemcpy(reinterpret_cast<float*>(linear.groups.get()) + std::int64_t{row_offset / kFp8Block} * blocks_k,
-                 scales.data(), scales.size() * sizeof(float), cudaMemcpyHostToDevice));
+  copy_to_device(reinterpret_cast<float*>(linear.groups.get()) + std::int64_t{row_offset / kFp8Block} * blocks_k,
+                 scales.data(), scales.size());
 }
 
 }  // namespace qwenbench::backend::cuda

@@ -48,6 +48,20 @@ class DeviceArray {
   std::size_t size_ = 0;
 };
 
+// ---- for every stream: done when the call returns. cudaMemcpy() from pageable memory and cudaMemset() may return
+// earlier, and what is queued on streams that do not block does not wait for them. ----
+
+template <class T>
+void copy_to_device(T* to, const T* from, std::size_t count) {
+  QWENBENCH_CUDA(cudaMemcpy(to, from, count * sizeof(T), cudaMemcpyHostToDevice));
+  QWENBENCH_CUDA(cudaStreamSynchronize(cudaStreamLegacy));
+}
+template <class T>
+void fill_with_zeros(DeviceArray<T>& array) {
+  QWENBENCH_CUDA(cudaMemset(array.get(), 0, array.bytes()));
+  QWENBENCH_CUDA(cudaStreamSynchronize(cudaStreamLegacy));
+}
+
 /// Page-locked host memory: copies from it run at full speed and beside other work.
 template <class T>
 class PinnedArray {

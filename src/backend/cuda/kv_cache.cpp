@@ -63,7 +63,7 @@ CudaKvCache::CudaKvCache(const graph::Plan& plan, int rank, int device, const Kv
   keys_.reserve(layer_bytes() * layers_);
   values_.reserve(layer_bytes() * layers_);
   scales_.reserve(scales.size());
-  QWENBENCH_CUDA(cudaMemcpy(scales_.get(), scales.data(), scales.size() * sizeof(float), cudaMemcpyHostToDevice));
+  copy_to_device(scales_.get(), scales.data(), scales.size());
   if (options.fp8_attention && is_fp8()) set_fp8_attention(plan, rank, read);
 }
 
@@ -81,7 +81,7 @@ void CudaKvCache::set_fp8_attention(const graph::Plan& plan, int rank,
           query_scale(*scales.q, first_head + head, layer, plan.config.text);
   }
   q_scales_.reserve(q.size());
-  QWENBENCH_CUDA(cudaMemcpy(q_scales_.get(), q.data(), q.size() * sizeof(float), cudaMemcpyHostToDevice));
+  copy_to_device(q_scales_.get(), q.data(), q.size());
 }
 
 const float* CudaKvCache::q_scale(int layer) const {

@@ -20,7 +20,7 @@ void LinearRunner::reserve(const std::vector<DeviceLinear>& linears) {
         std::pair{&fp8_workspace_, kernels::fp8_block_workspace_bytes(kernels::kFp8MaxTokens)},
         std::pair{&bf16_workspace_, kernels::bf16_linear_workspace_bytes(kernels::kBf16MaxTokens)}}) {
     workspace->reserve(bytes);
-    QWENBENCH_CUDA(cudaMemset(workspace->get(), 0, workspace->bytes()));
+    fill_with_zeros(*workspace);
   }
 }
 
