@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(R::kThreads, 1)
 
   Accumulator<R, kColumns, kCodes> acc;
   acc.per_code = kCodes ? 1.0f / op.prob_scale : 1.0f;
-  int* counters = static_cast<int*>(op.workspace);
-  float2* parts = reinterpret_cast<float2*>(counters + shape.counters);
+  float2* parts = static_cast<float2*>(op.workspace);
+  int* counters = static_cast<int*>(op.workspace) + shape.counters;
   int tile = begin + warp;
   for (int at = begin; at < end;) {
     const Item item = find_item(sequences.tiles_before, num_seqs, kv_heads, at);
@@ -124,13 +124,14 @@ int device_attribute(cudaDeviceAttr attribute) {
 
 int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 
-int counter_ints(int num_seqs, int kv_heads) { return (num_seqs * kv_heads + 63) / 64 * 64; }
+/// Of all parts, which lie in front of the counters: where these are depends on the device alone, not on the batch.
+int part_floats() { return multiprocessors() * 2 * kPartFloats; }
 
 template <class R, int kColumns, bool kCodes>
 cudaError_t start(const DecodeAttention& op, const Shape& shape, cudaStream_t stream) {
   const int bytes = R::kBytes + Sequences::bytes(op.batch.num_seqs);
   const auto kernel = decode_attention_kernel<R, kColumns, kCodes>;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  const cudaError_t error = allow_shared_memory(kernel, bytes);
   if (error != cudaSuccess) return error;
   const long long items = static_cast<long long>(op.batch.num_seqs) * op.cache.kv_heads,
                   tiles = items * ((op.max_kv_length + kTileTokens - 1) / kTileTokens);
@@ -158,15 +159,15 @@ cudaError_t start_form(const DecodeAttention& op, const Shape& shape, cudaStream
 }  // namespace
 
 std::size_t decode_attention_workspace_bytes(int num_seqs, int, int kv_heads) {
-  return counter_ints(num_seqs, kv_heads) * sizeof(int) +
-         static_cast<std::size_t>(multiprocessors()) * 2 * kPartFloats * sizeof(float);
+  return static_cast<std::size_t>(part_floats()) * sizeof(float) +
+         static_cast<std::size_t>(num_seqs) * kv_heads * sizeof(int);
 }
 
 cudaError_t decode_attention(const DecodeAttention& op, cudaStream_t stream) {
   if (op.batch.num_seqs == 0) return cudaSuccess;
   Shape shape;
   shape.group = op.heads / op.cache.kv_heads;
-  shape.counters = counter_ints(op.batch.num_seqs, op.cache.kv_heads);
+  shape.counters = part_floats();
   shape.log2_block = 4;
   while ((1 << shape.log2_block) < op.cache.block_size) ++shape.log2_block;
   if (shape.group < 1 || shape.group > kMaxGroup || shape.group * op.cache.kv_heads != op.heads ||

@@ -125,8 +125,8 @@ cudaError_t start(const DecodeChain& c, cudaStream_t stream) {
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&budget, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (error != cudaSuccess) return error;
-  // All thread blocks must be there at the same time: one a multiprocessor, less where ranks share the device.
-  const int grid = std::min(multiprocessors / c.peers.sharing, kMaxGrid);
+  // All thread blocks must be there at the same time: one a multiprocessor.
+  const int grid = std::min(multiprocessors, kMaxGrid);
   Call call = call_of(c, grid);
   call.stages = L::stages(c.m, budget);
   if (call.stages < 2) return cudaErrorInvalidConfiguration;
@@ -135,7 +135,7 @@ cudaError_t start(const DecodeChain& c, cudaStream_t stream) {
   const int bytes = L::shared_bytes(c.m, call.stages);
   set_prefetch(c.after, grid, call);
   const auto kernel = decode_chain_kernel<L>;
-  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  error = allow_shared_memory(kernel, bytes);
   if (error != cudaSuccess) return error;
   return launch(kernel, dim3(grid), dim3(L::kThreads), bytes, stream, call);
 }
@@ -153,7 +153,8 @@ bool decode_chain_supports(const DecodeChain& c) {
   if (!fits(c.o) || !fits(c.gate_up) || !fits(c.down) || (c.qkv.n > 0 && !fits(c.qkv))) return false;
   const long long quad_bytes = 16LL * kChainMaxTokens * ((c.down.n + 63) / 64) * 16;
   return c.o.n == c.down.n && c.gate_up.k == c.down.n && c.gate_up.n == 2 * c.down.k && c.down.k % 16 == 0 &&
-         (c.qkv.n == 0 || c.qkv.k == c.down.n) && (c.peers.ranks == 1 || quad_bytes <= kQuadBytes);
+         (c.qkv.n == 0 || c.qkv.k == c.down.n) &&
+         (c.peers.ranks == 1 || (c.peers.sharing == 1 && quad_bytes <= kQuadBytes));
 }
 
 cudaError_t decode_chain(const DecodeChain& c, cudaStream_t stream) {

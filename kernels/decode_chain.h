@@ -41,7 +41,8 @@ struct DecodeChain {
 
 std::size_t decode_chain_workspace_bytes(const DecodeChain& chain);
 
-/// Whether decode_chain() takes these weights (forms, groups, sizes) on the current device.
+/// Whether decode_chain() takes these weights (forms, groups, sizes) on the current device; never where ranks share it:
+/// a rank's thread blocks, all of which must be there, could wait for room that another's take.
 bool decode_chain_supports(const DecodeChain& chain);
 
 /// The sums are in fp32, in an order that depends on shapes and device alone. Between ranks the parts of a sum are

@@ -47,7 +47,9 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
       }
     }
   }
-  // Blocks of the next kernel must not take the room that another rank's chain, which this one waits for, still needs.
+  // What comes next may start before this kernel ends, but not before the one in front of it has (launch.h). Its blocks
+  // must not take the room that another rank's chain, which this one waits for, still needs.
+  wait_for_previous_kernel();
   if (call.peers.ranks == 1 || call.peers.overlap_next) allow_next_kernel();
   if (call.after_bytes > 0) {
     const long long first = static_cast<long long>(call.after_units) * blockIdx.x / gridDim.x;

@@ -18,7 +18,7 @@ constexpr int kMinTiles = 8;    // of a thread block that shares an item: fewer 
 struct Shape {
   int group;       // query heads of a KV head
   int log2_block;  // of the cache's block_size
-  int counters;    // ints at the start of the workspace, a multiple of 64
+  int counters;    // where in the workspace they begin, in ints
 };
 
 /// What a thread block keeps of the batch in shared memory.

@@ -5,6 +5,8 @@
 
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
 #include <utility>
 
 namespace qwenbench::kernels {
@@ -37,6 +39,26 @@ inline bool can_overlap_launches() {
     known_device = device;
   }
   return can;
+}
+
+/// Lets a kernel take so many bytes of dynamic shared memory on the current device, or as many as any call before has
+/// asked for: ranks that share a device launch one kernel with different sizes at the same time.
+inline cudaError_t allow_shared_memory(const void* kernel, int bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, int> allowed;
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int& most = allowed[{device, kernel}];
+  if (bytes <= most) return cudaSuccess;
+  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (error == cudaSuccess) most = bytes;
+  return error;
+}
+template <class... Params>
+cudaError_t allow_shared_memory(void (*kernel)(Params...), int bytes) {
+  return allow_shared_memory(reinterpret_cast<const void*>(kernel), bytes);
 }
 
 /// kernel<<<grid, block, shared_bytes, stream>>>(args...), overlapping the end of the kernel before it where possible.

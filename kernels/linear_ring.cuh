@@ -17,6 +17,7 @@
 
 #include <cstdint>
 
+#include "kernels/launch.h"
 #include "kernels/ring_slot.cuh"
 #include "kernels/w4_format.cuh"
 
@@ -292,7 +293,7 @@ cudaError_t launch(const typename Format::Weights& w, const __nv_bfloat16* x, __
   if (shape.stages < 2) return cudaErrorInvalidConfiguration;
   const int bytes = L::shared_bytes(m, shape.stages);
   auto* kernel = ring_linear<Format, kTokenTiles, kRowWarps, kSplit, kResident>;
-  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  error = allow_shared_memory(kernel, bytes);
   if (error == cudaSuccess) error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100);
   if (error != cudaSuccess) return error;
   const int tiles = (n + L::kTileRows - 1) / L::kTileRows;

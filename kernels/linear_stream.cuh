@@ -18,6 +18,7 @@
 
 #include <cstdint>
 
+#include "kernels/launch.h"
 #include "kernels/linear_ptx.cuh"
 
 namespace qwenbench::kernels::stream {
@@ -279,8 +280,7 @@ cudaError_t launch(const typename Format::Weights& w, const __nv_bfloat16* x, Ou
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
   auto* kernel = stream_linear<Format, kTokenTiles, kSplit, Out>;
-  if (error == cudaSuccess)
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, L::kSharedBytes);
+  if (error == cudaSuccess) error = allow_shared_memory(kernel, L::kSharedBytes);
   if (error != cudaSuccess) return error;
   Shape shape{n, k, m, (k + kUnitK - 1) / kUnitK, 0};
   const int tiles = (n + L::kTileRows - 1) / L::kTileRows;

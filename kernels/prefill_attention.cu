@@ -76,8 +76,8 @@ __device__ inline void copy_queries(const Pass& pass, const QueryTile& tile, int
 #pragma unroll 4
   for (int i = thread / 16; i < kFlashRows; i += kFlashThreads / 16) {
     const bool valid = i < tile.count;
-    copy16(to + i * Tile::kRowBytes + chunk * 16, query_at(pass, pass.op.q, tile.row, kv_head, valid ? i : 0) + chunk * 8,
-           valid);
+    copy16(to + i * Tile::kRowBytes + chunk * 16,
+           query_at(pass, pass.op.q, tile.row, kv_head, valid ? i : 0) + chunk * 8, valid);
   }
 }
 
@@ -164,7 +164,7 @@ cudaError_t expand(const Pass& pass, cudaStream_t stream) {
 template <bool kCodes>
 cudaError_t attend(const Pass& pass, cudaStream_t stream) {
   const auto kernel = prefill_attention_kernel<kCodes>;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kBytes);
+  const cudaError_t error = allow_shared_memory(kernel, Tile::kBytes);
   if (error != cudaSuccess) return error;
   return launch(kernel, dim3(query_tiles(pass), pass.num_heads), kFlashThreads, Tile::kBytes, stream, pass);
 }

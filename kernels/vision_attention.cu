@@ -71,7 +71,7 @@ template <int kOctets>
 cudaError_t start(const Picture& picture, cudaStream_t stream) {
   const auto kernel = vision_attention_kernel<kOctets>;
   constexpr int kBytes = FlashTile<kOctets>::kBytes;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  const cudaError_t error = allow_shared_memory(kernel, kBytes);
   if (error != cudaSuccess) return error;
   const dim3 grid((picture.patches + kFlashRows - 1) / kFlashRows, picture.heads);
   return launch(kernel, grid, kFlashThreads, kBytes, stream, picture);

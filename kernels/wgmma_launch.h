@@ -5,7 +5,8 @@
 
 namespace qwenbench::kernels {
 
-/// Whether the current device runs the kernel's machine code for sm_90a: builds for other devices hold it without a body.
+/// Whether the current device runs the kernel's machine code for sm_90a: builds for other devices hold it without a
+/// body.
 template <class... Params>
 bool has_wgmma_code(void (*kernel)(Params...)) {
   cudaFuncAttributes attributes;
@@ -19,10 +20,8 @@ cudaError_t launch_wgmma(void (*kernel)(Params...), int items, int threads, int 
                          Args&&... args) {
   int device = 0, multiprocessors = 0;
   cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (error == cudaSuccess)
-    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess) error = allow_shared_memory(kernel, shared_bytes);
   if (error != cudaSuccess) return error;
   const int blocks = items < multiprocessors ? items : multiprocessors;
   return launch(kernel, dim3(blocks), dim3(threads), shared_bytes, stream, std::forward<Args>(args)...);

@@ -3,11 +3,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <utility>
 
 #include "base/cuda_check.h"
 
 namespace qwenbench::backend::cuda {
+
+/// For tests: QWENBENCH_TEST_POISON is set.
+inline bool poisons_memory() {
+  static const bool poisons = std::getenv("QWENBENCH_TEST_POISON") != nullptr;
+  return poisons;
+}
 
 /// Plain cudaMalloc memory of `count` elements.
 template <class T>
@@ -30,6 +37,7 @@ class DeviceArray {
     release();
     QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&data_), count * sizeof(T)));
     size_ = count;
+    if (poisons_memory()) poison();
     return true;
   }
 
@@ -38,6 +46,11 @@ class DeviceArray {
   std::size_t bytes() const { return size_ * sizeof(T); }
 
  private:
+  /// NaNs in every form, and indices that lead nowhere: who reads what was not written shows it.
+  void poison() {
+    QWENBENCH_CUDA(cudaMemset(data_, 0xff, bytes()));
+    QWENBENCH_CUDA(cudaDeviceSynchronize());
+  }
   void release() {
     if (data_) cudaFree(data_);
     data_ = nullptr;
