@@ -86,7 +86,7 @@ struct StepInput {
   std::span<const std::array<std::int32_t, 3>> positions;  // T, H, W of every token
   std::span<const Sequence> sequences;
   std::span<const VisualSpan> visual;
-  std::span<const std::int32_t> output_rows;
+  std::span<const std::int32_t> output_rows;  // ascending
   KvObserver* observer = nullptr;
 };
 

@@ -18,25 +18,25 @@ void StepBatch::clear() {
 
 void StepBatch::build(const Schedule& schedule, EncoderCache& cache, int ranks) {
   clear();
-  std::vector<std::int32_t> scored_rows;
-  for (const Chunk& chunk : schedule.chunks) {
-    const int first_row = static_cast<int>(tokens_.size());
-    Sequence& sequence = *chunk.sequence;
-    add_rows(chunk);
-    add_pictures(chunk, first_row, cache, ranks);
-    const int first_wanted = sequence.first_wanted();
-    if (first_wanted >= chunk.end()) continue;
-    if (!sequence.forced()) {
-      sampled_.push_back(&sequence);
-      output_rows_.push_back(first_row + first_wanted - chunk.first);
-      continue;
-    }
-    const int count = chunk.end() - first_wanted;
-    scored_.push_back({&sequence, static_cast<int>(scored_rows.size()), sequence.next_score, count});
-    for (int i = 0; i < count; ++i) scored_rows.push_back(first_row + first_wanted - chunk.first + i);
-  }
-  for (auto& scored : scored_) scored.first_output += static_cast<int>(output_rows_.size());
-  output_rows_.insert(output_rows_.end(), scored_rows.begin(), scored_rows.end());
+  // What samples comes first: so do its output rows, which ascend.
+  for (const bool forced : {false, true})
+    for (const Chunk& chunk : schedule.chunks)
+      if (chunk.sequence->forced() == forced) add(chunk, cache, ranks);
+}
+
+void StepBatch::add(const Chunk& chunk, EncoderCache& cache, int ranks) {
+  const int first_row = static_cast<int>(tokens_.size());
+  Sequence& sequence = *chunk.sequence;
+  add_rows(chunk);
+  add_pictures(chunk, first_row, cache, ranks);
+  const int first_wanted = sequence.first_wanted();
+  if (first_wanted >= chunk.end()) return;
+  const int count = sequence.forced() ? chunk.end() - first_wanted : 1;
+  if (sequence.forced())
+    scored_.push_back({&sequence, static_cast<int>(output_rows_.size()), sequence.next_score, count});
+  else
+    sampled_.push_back(&sequence);
+  for (int i = 0; i < count; ++i) output_rows_.push_back(first_row + first_wanted - chunk.first + i);
 }
 
 void StepBatch::add_rows(const Chunk& chunk) {

@@ -43,6 +43,7 @@ class StepBatch {
 
  private:
   void clear();
+  void add(const Chunk& chunk, EncoderCache& cache, int ranks);
   void add_rows(const Chunk& chunk);
   void add_pictures(const Chunk& chunk, int first_row, EncoderCache& cache, int ranks);
   std::shared_ptr<const EncodedPicture> picture(const Sequence& sequence, int index, EncoderCache& cache, int ranks);

@@ -3,6 +3,7 @@
 // that was overwritten changes the tokens. predict() says what they must be, from the request alone.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -109,6 +110,8 @@ class FakeExecutor final : public backend::Executor {
     if (communicator_->rank() == 0) log_->steps = step_;
     if (communicator_->rank() == log_->fail_rank && step_number == log_->fail_step)
       throw DeviceError("injected failure");
+    if (!std::is_sorted(step.output_rows.begin(), step.output_rows.end()))
+      throw std::logic_error("output rows do not ascend");
     std::vector<std::uint64_t> visual(step.tokens.size());
     for (const auto& span : step.visual) {
       const auto& features = dynamic_cast<const FakeFeatures&>(*pictures[span.picture]);

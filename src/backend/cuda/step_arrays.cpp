@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 
 namespace qwenbench::backend::cuda {
 namespace {
@@ -129,6 +130,9 @@ SequenceGroup fill(std::byte* host, const std::byte* device, const GroupOffsets&
 }  // namespace
 
 bool StepArrays::upload(const StepInput& input, const StepShape& shape, int block_size, cudaStream_t stream) {
+  // The last layer's attention over prompts searches them.
+  if (!std::is_sorted(input.output_rows.begin(), input.output_rows.end()))
+    throw std::logic_error("the output rows of a step do not ascend");
   HostArrays arrays;
   add_tokens(input, shape, block_size, arrays);
   add_features(input, shape, arrays);
