@@ -3,8 +3,8 @@
 // before has written them; four warps a stage multiply (w4_multiply.cuh), kSplit sets of them in turn; four finish
 // sums.
 //
-// Columns of a row block are spread over thread blocks, which share the work of adding up their parts, in the order of
-// the columns, and of using the sum at once (SumFinisher). A product's input is ready when all row blocks of the
+// Columns of a row block are spread over thread blocks, which share the work of adding up their parts, in a fixed
+// order, and of using the sum at once (SumFinisher). A product's input is ready when all row blocks of the
 // product before are done. A norm needs the whole row, but it is a factor: its input goes on without, and the products'
 // results are multiplied by it.
 #include <algorithm>
