@@ -82,10 +82,6 @@ void show(RankContext& context, TextStep& step, int layer, const __nv_bfloat16* 
   show_heads(Kind::kQuery, q, heads, context.rank * heads);
 }
 
-}  // namespace
-
-namespace {
-
 kernels::QkNormRopeAppend append_args(const RankContext& context, Buffers& buffers, const TextStep& step,
                                       const graph::QkNormRopeAppend& op) {
   kernels::QkNormRopeAppend args{};
