@@ -103,12 +103,6 @@ cudaError_t gather(const PeerExchange& x, const void* mine, int rows, std::size_
 
 bool is_aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
-template <class Kernel>
-cudaError_t load(Kernel* kernel) {
-  cudaFuncAttributes attributes;
-  return cudaFuncGetAttributes(&attributes, kernel);
-}
-
 }  // namespace
 
 cudaError_t all_reduce(const PeerExchange& x, __nv_bfloat16* values, long long count, cudaStream_t stream) {
@@ -130,14 +124,6 @@ cudaError_t all_gather(const PeerExchange& x, const void* mine, int rows, std::s
   if (row_bytes % 16 == 0 && is_aligned(mine) && is_aligned(out))
     return gather<uint4>(x, mine, rows, row_bytes, out, stream);
   return gather<unsigned short>(x, mine, rows, row_bytes, out, stream);
-}
-
-cudaError_t load_all_reduce() {
-  for (const cudaError_t error : {load(all_reduce_kernel<2>), load(all_reduce_kernel<kMaxRanks>),
-                                  load(all_gather_kernel<uint4>), load(all_gather_kernel<unsigned short>)}) {
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
 }
 
 }  // namespace qwenbench::kernels

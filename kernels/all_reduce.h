@@ -64,8 +64,4 @@ cudaError_t all_reduce(const PeerExchange& exchange, __nv_bfloat16* values, long
 cudaError_t all_gather(const PeerExchange& exchange, const void* mine, int rows, std::size_t row_bytes, void* out,
                        cudaStream_t stream);
 
-/// Makes the driver load this file's kernels now: it may wait for the device to be idle, which it is not while a kernel
-/// waits for a rank on the same device.
-cudaError_t load_all_reduce();
-
 }  // namespace qwenbench::kernels

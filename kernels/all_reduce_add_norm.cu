@@ -199,17 +199,4 @@ cudaError_t all_reduce_add_norm(const PeerExchange& x, const AddNorm& args, AllR
   return cudaSuccess;
 }
 
-cudaError_t load_all_reduce_add_norm() {
-  for (const int ranks : {2, kMaxRanks}) {
-    for (const int per_thread : {1, 2, 4}) {
-      for (const auto shape : {AllReduceShape::kOneShot, AllReduceShape::kTwoShot}) {
-        cudaFuncAttributes attributes;
-        const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel_for(ranks, per_thread, shape));
-        if (error != cudaSuccess) return error;
-      }
-    }
-  }
-  return cudaSuccess;
-}
-
 }  // namespace qwenbench::kernels

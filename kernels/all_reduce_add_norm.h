@@ -17,6 +17,4 @@ enum class AllReduceShape { kOneShot, kTwoShot };
 cudaError_t all_reduce_add_norm(const PeerExchange& exchange, const AddNorm& args, AllReduceShape shape,
                                 cudaStream_t stream);
 
-cudaError_t load_all_reduce_add_norm();
-
 }  // namespace qwenbench::kernels

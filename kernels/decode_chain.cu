@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(L::kThreads, 1) decode_chain_kernel(const __gr
   extern __shared__ __align__(128) unsigned char memory[];
   const Shared<L> shared(memory, call);
   const int warp = threadIdx.x / 32;
-  if (threadIdx.x == 0) shared.init_barriers(call.stages), *shared.at_work = -1;
+  if (threadIdx.x == 0) shared.init_barriers(call.stages);
   __syncthreads();
   if (warp < L::kMultipliers)
     multiply_stages(call, shared);
@@ -163,19 +163,6 @@ cudaError_t decode_chain(const DecodeChain& c, cudaStream_t stream) {
   const bool small_groups = chain::groups_per_unit(c.o) == 4;
   if (c.m <= 8) return small_groups ? start<Layout<4, 1>>(c, stream) : start<Layout<1, 1>>(c, stream);
   return small_groups ? start<Layout<4, 2>>(c, stream) : start<Layout<1, 2>>(c, stream);
-}
-
-cudaError_t load_decode_chain() {
-  using chain::Layout;
-  for (const void* kernel : {reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 1>>),
-                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 1>>),
-                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<1, 2>>),
-                             reinterpret_cast<const void*>(&chain::decode_chain_kernel<Layout<4, 2>>)}) {
-    cudaFuncAttributes attributes;
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
 }
 
 }  // namespace qwenbench::kernels

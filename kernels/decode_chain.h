@@ -49,7 +49,4 @@ bool decode_chain_supports(const DecodeChain& chain);
 /// rounded to bf16, and added in rank order: the residual has the same bits on all ranks.
 cudaError_t decode_chain(const DecodeChain& chain, cudaStream_t stream);
 
-/// Makes the driver load the kernels now (see load_all_reduce).
-cudaError_t load_decode_chain();
-
 }  // namespace qwenbench::kernels

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/cuda_check.h"
+#include "base/cuda_devices.h"
 #include "comm/cuda/choose.h"
 #include "kernels/add_norm.h"
 
@@ -25,11 +26,6 @@ using namespace qwenbench;
 namespace {
 
 constexpr int kRanks = 2, kCalls = 32, kReplays = 60;
-
-int device_count() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
-}
 
 template <class T>
 using OnDevice = std::unique_ptr<T, cudaError_t (*)(void*)>;
@@ -119,7 +115,7 @@ Spread measure(comm::AllReduce kind, const comm::DeviceCommunicatorOptions& opti
   for (int rank = 0; rank < kRanks; ++rank) {
     threads.emplace_back([&, rank] {
       try {
-        QWENBENCH_CUDA(cudaSetDevice(rank % device_count()));
+        QWENBENCH_CUDA(cudaSetDevice(rank % cuda_device_count()));
         const std::size_t count = static_cast<std::size_t>(rows) * width;
         const auto partial = random_values(count, rank), out = random_values(count, 8),
                    weight = random_values(width, 9);
@@ -174,9 +170,8 @@ void print(const Spread& s) { std::printf(" %9.2f (%.2f-%.2f)", s.median, s.low,
 }  // namespace
 
 int main(int argc, char** argv) {
-  setenv("CUDA_MODULE_LOADING", "EAGER", 1);  // see kernels::load_all_reduce()
   const int width = argc > 1 ? std::atoi(argv[1]) : 5120;
-  const int devices = device_count();
+  const int devices = cuda_device_count();
   if (devices == 0) {
     std::puts("skipped: no CUDA device");
     return 0;
@@ -191,8 +186,8 @@ int main(int argc, char** argv) {
               kReplays - 5, kCalls, kRanks);
   std::printf("%7s %10s  %-22s %-22s %-22s %-22s %-22s %-22s\n", "rows", "KB", "add_norm, 1 GPU", "p2p one-shot",
               "p2p two-shot", "p2p sum alone", "nccl + add_norm", "nccl sum alone");
-  const std::vector<int> sizes = argc > 2 ? std::vector<int>{std::atoi(argv[2])}
-                                          : std::vector<int>{1, 4, 16, 32, 50, 128, 205, 1024, 8192};
+  const std::vector<int> sizes =
+      argc > 2 ? std::vector<int>{std::atoi(argv[2])} : std::vector<int>{1, 4, 16, 32, 50, 128, 205, 1024, 8192};
   for (const int rows : sizes) {
     comm::DeviceCommunicatorOptions one_shot, two_shot;
     one_shot.two_shot_bytes = static_cast<std::size_t>(-1);

@@ -1,4 +1,4 @@
-// Failed CUDA calls throw with the call and its place. The only header of this folder that needs the toolkit.
+// Failed CUDA calls throw with the call and its place. Needs the toolkit.
 #pragma once
 
 #include <cuda_runtime_api.h>

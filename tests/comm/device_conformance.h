@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/cuda_devices.h"
 #include "comm/conformance.h"
 #include "comm/cuda/device_communicator.h"
 #include "kernels/effort.h"
@@ -113,12 +114,6 @@ struct DeviceRank {
 
 using DeviceFactory = std::function<std::unique_ptr<DeviceCommunicator>(std::shared_ptr<Communicator> host)>;
 
-inline int device_count() {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) return 0;
-  return count;
-}
-
 /// Runs fn on one thread a rank, each with its communicator and stream; rank r uses device r % devices. An exception
 /// becomes errors[rank].
 inline std::vector<std::exception_ptr> on_devices(const DeviceFactory& make, int size,
@@ -131,7 +126,7 @@ inline std::vector<std::exception_ptr> on_devices(const DeviceFactory& make, int
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
       try {
-        cuda(cudaSetDevice(rank % device_count()));
+        cuda(cudaSetDevice(rank % cuda_device_count()));
         cudaStream_t stream = nullptr;
         cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
         const auto comm = make(hosts[rank]);

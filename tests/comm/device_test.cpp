@@ -18,7 +18,7 @@ const bool kEagerLoading = setenv("CUDA_MODULE_LOADING", "EAGER", 1) == 0;
 
 bool have_device() {
   static const bool have = [] {
-    if (comm::device_count() > 0) return true;
+    if (cuda_device_count() > 0) return true;
     std::puts("skipped: no CUDA device");
     return false;
   }();
@@ -40,7 +40,7 @@ comm::DeviceFactory through_host() {
 
 /// Two devices without peer access: p2p cannot be tested across them.
 bool have_peers() {
-  const std::vector<int> devices = {0, 1 % comm::device_count()};
+  const std::vector<int> devices = {0, 1 % cuda_device_count()};
   int can = 1;
   if (devices[1] != 0) comm::cuda(cudaDeviceCanAccessPeer(&can, 0, 1));
   if (!can) std::puts("skipped: no peer access between GPU 0 and GPU 1");
@@ -51,7 +51,7 @@ bool have_peers() {
 
 TEST_CASE("p2p: sums and gathers of every size, on two to four ranks") {
   if (!have_device() || !have_peers()) return;
-  if (comm::device_count() == 1) std::puts("p2p: one GPU, the ranks share it");
+  if (cuda_device_count() == 1) std::puts("p2p: one GPU, the ranks share it");
   for (const int size : {2, 3, 4}) {
     CAPTURE(size);
     comm::check_device_all_reduce(p2p(), size);
@@ -149,7 +149,7 @@ TEST_CASE("NCCL: the same suite") {
     std::puts("skipped: this build has no NCCL");
     return;
   }
-  const int size = std::min(2, comm::device_count());
+  const int size = std::min(2, cuda_device_count());
   if (size < 2) std::puts("NCCL: one GPU, hence one rank; two ranks skipped");
   comm::check_device_all_reduce(nccl(), size);
   comm::check_device_all_gather(nccl(), size);
@@ -167,7 +167,7 @@ TEST_CASE("the choice between them") {
   CHECK(comm::choose_all_reduce("host", shared).kind == comm::AllReduce::kHost);
   CHECK(comm::choose_all_reduce("p2p", shared).kind == comm::AllReduce::kP2p);
   CHECK_THROWS_AS(comm::choose_all_reduce("nccl", shared), DeviceError);  // one GPU for two ranks
-  if (comm::device_count() < 2) return;
+  if (cuda_device_count() < 2) return;
   const std::vector<int> two = {0, 1};
   const auto choice = comm::choose_all_reduce("auto", two);
   CHECK((choice.kind == comm::AllReduce::kP2p) == choice.peer_access);

@@ -11,6 +11,7 @@
 #include <random>
 #include <vector>
 
+#include "base/cuda_devices.h"
 #include "base/dtype.h"
 #include "kernels/decode_attention.h"
 #include "kernels/effort.h"
@@ -73,10 +74,7 @@ std::vector<std::uint16_t> random_bf16(std::size_t count, float deviation) {
   return out;
 }
 
-bool has_device() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-}
+bool has_device() { return cuda_device_count() > 0; }
 
 /// Sequences, their cache as stored, and the queries of one step.
 struct Case {

@@ -187,7 +187,6 @@ TEST_CASE("decode chain: kernels behind one another, as captured in a graph") {
   cudaGraph_t graph;
   cudaGraphExec_t exec;
   REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
-  REQUIRE(load_decode_chain() == cudaSuccess);
   REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
   for (int i = 0; i < launches; ++i) {
     DecodeChain chain = device.chain;

@@ -9,13 +9,14 @@
 #include <cstdio>
 #include <vector>
 
+#include "base/cuda_devices.h"
+
 namespace qwenbench::test {
 
 /// False, and said so once, where there is no CUDA device.
 inline bool has_device() {
   static const bool found = [] {
-    int count = 0;
-    const bool any = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+    const bool any = cuda_device_count() > 0;
     if (!any) std::puts("skipped: no CUDA device");
     return any;
   }();

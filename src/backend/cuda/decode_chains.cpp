@@ -89,7 +89,6 @@ DecodeChains::DecodeChains(const RankContext& context) {
   std::size_t bytes = 0;
   for (const Chain& chain : chains_) bytes = std::max(bytes, kernels::decode_chain_workspace_bytes(chain.kernel));
   if (bytes == 0) return;
-  QWENBENCH_CUDA(kernels::load_decode_chain());
   workspace_.reserve(bytes);
   fill_with_zeros(workspace_);
   for (std::size_t i = 0; i < chains_.size(); ++i) {

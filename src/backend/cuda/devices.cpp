@@ -8,6 +8,7 @@
 
 #include "backend/cuda/device_memory.h"
 #include "backend/cuda/nvml.h"
+#include "base/cuda_devices.h"
 
 namespace qwenbench::backend {
 namespace {
@@ -52,11 +53,7 @@ std::optional<bool> all_peers(int count) {
 
 GpuSystem describe_gpus() {
   GpuSystem system;
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) {
-    cudaGetLastError();
-    return system;
-  }
+  const int count = cuda_device_count();
   for (int device = 0; device < count; ++device) system.gpus.push_back(describe(device));
   int version = 0;
   if (count > 0 && cudaRuntimeGetVersion(&version) == cudaSuccess) system.cuda_version = version_text(version);

@@ -67,8 +67,6 @@ void P2pGroup::allocate(int rank) {
   QWENBENCH_CUDA(cudaMalloc(reinterpret_cast<void**>(&mine.quads), quad_bytes));
   QWENBENCH_CUDA(cudaMemset(mine.quads, 0xff, quad_bytes));
   QWENBENCH_CUDA(cudaMemset(mine.state, 0, sizeof(kernels::ExchangeState)));
-  QWENBENCH_CUDA(kernels::load_all_reduce());
-  QWENBENCH_CUDA(kernels::load_all_reduce_add_norm());
   QWENBENCH_CUDA(cudaDeviceSynchronize());
 }
 
