@@ -102,8 +102,8 @@ struct Layout {
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
   static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
-  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 2, kHeadBytes = 512;  // barriers, then at_work
-  static_assert(kBarriers * 8 <= kHeadBytes - 4);
+  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + kProducts, kHeadBytes = 512;
+  static_assert(kBarriers * 8 <= kHeadBytes);
 
   __host__ __device__ static int stage_bytes(int m) { return (kWeightBytes + m * kTokenStride + 127) / 128 * 128; }
   __host__ __device__ static int sum_floats(int m) { return kRowWarps * kSplit * m * kSumStride; }
@@ -116,11 +116,10 @@ struct Layout {
 };
 
 /// What lies in shared memory. Barriers come first: of the ring's stages (weights there, tokens there, room), of the
-/// sums of each row warp (there, room), of the squares for each of the two norms.
+/// sums of each row warp (there, room), of the products (their tokens are complete).
 template <class L>
 struct Shared {
-  std::uint32_t weights, tokens, room, sums_there, sums_room, squares_there;
-  volatile int* at_work;  // the product whose tokens are there
+  std::uint32_t weights, tokens, room, sums_there, sums_room, product_there;
   unsigned char* stages;
   float* sums;  // [kRowWarps][kSplit][m][kSumStride]
   int stage_bytes;
@@ -131,8 +130,7 @@ struct Shared {
     room = tokens + kMaxStages * 8;
     sums_there = room + kMaxStages * 8;
     sums_room = sums_there + kRowWarps * 8;
-    squares_there = sums_room + kRowWarps * 8;
-    at_work = reinterpret_cast<int*>(shared + L::kHeadBytes - 4);
+    product_there = sums_room + kRowWarps * 8;
     stages = shared + L::kHeadBytes;
     stage_bytes = L::stage_bytes(call.m);
     sums = reinterpret_cast<float*>(stages + call.stages * stage_bytes);
@@ -144,10 +142,10 @@ struct Shared {
       init_barrier(room + i * 8, kRowWarps);
     }
     for (int i = 0; i < kRowWarps; ++i) {
-      init_barrier(sums_there + i * 8, L::kSplit);
-      init_barrier(sums_room + i * 8, 1);
+      init_barrier(sums_there + i * 8, 32 * L::kSplit);
+      init_barrier(sums_room + i * 8, 32);
     }
-    for (int norm = 0; norm < 2; ++norm) init_barrier(squares_there + norm * 8, 1);
+    for (int p = 0; p < kProducts; ++p) init_barrier(product_there + p * 8, 1);
     fence_barriers();
   }
   __device__ std::uint32_t stage(int index) const { return shared_address(stages) + index * stage_bytes; }

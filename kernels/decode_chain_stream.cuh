@@ -26,7 +26,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
       const unsigned char* groups = work.groups + first * kGroupBytes;
       for (; at < tile_end; ++at) {
         // More at once would not come sooner, but would make the products' own traffic wait behind it.
-        const int allowed = p <= *shared.at_work ? call.in_flight : call.in_flight_early;
+        const int allowed = has_completed(shared.product_there + p * 8, 0) ? call.in_flight : call.in_flight_early;
         for (; under_way >= allowed; --under_way) {
           wait_parity(shared.weights + landing.index * 8, landing.parity);
           landing.advance(1, call.stages);
@@ -82,10 +82,7 @@ __device__ __forceinline__ void bring_tokens(const Call& call, const Shared<L>& 
     const __nv_bfloat16* row = work.x + static_cast<long long>(token) * work.k;
     int column = begin % work.units * kUnitK + piece * 8;
     if (p > 0) wait_for_product(call, p - 1);
-    if (lane == 0 && tile == 0) {
-      *shared.at_work = p;
-      if (p == kGateUp || p == kQkv) arrive(shared.squares_there + (p == kGateUp ? 0 : 8));
-    }
+    if (lane == 0 && tile == 0) arrive(shared.product_there + p * 8);
     for (int at = begin; at < end; ++at) {
       const bool inside = column < work.k;  // zeros past the last column
       const __nv_bfloat16* from = row + (inside ? column : 0);

@@ -61,8 +61,7 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
           acc[rt][tt][i] = 0.f;
         }
       }
-    __syncwarp();
-    if (lane == 0) arrive(shared.sums_there + row_warp * 8);
+    arrive(shared.sums_there + row_warp * 8);
   });
 }
 
@@ -94,7 +93,7 @@ class SumFinisher {
         left.row_block = kNone;
         if (p == kGateUp || p == kQkv) {
           const int norm = p == kGateUp ? 0 : 1;
-          wait_parity(shared_.squares_there + norm * 8, 0);
+          wait_parity(shared_.product_there + p * 8, 0);
           finisher_.load_factors(norm);
         }
       }
@@ -108,8 +107,8 @@ class SumFinisher {
         const bool is_now = turn == 0;
         const Tile& ends = is_now ? now : left;
         if ((is_last || (is_now && !is_shared)) && ends.row_block != kNone) finish(ends, is_now, p);
+        if (is_now) arrive(shared_.sums_room + row_warp_ * 8);
         __syncwarp();
-        if (is_now && threadIdx.x % 32 == 0) arrive(shared_.sums_room + row_warp_ * 8);
       }
       if (!is_last && is_shared) left = now;
     });

@@ -75,6 +75,18 @@ __device__ __forceinline__ void wait_parity(std::uint32_t barrier, std::uint32_t
       : "memory");
 #endif
 }
+/// Whether the phase of that parity is over; does not wait.
+__device__ __forceinline__ bool has_completed(std::uint32_t barrier, std::uint32_t parity) {
+  std::uint32_t done;
+  asm volatile(
+      "{\n.reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
 /// bytes (a multiple of 16) from global to shared memory: by the copy engine, or by `lanes` lanes of the warp in turn.
 __device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* global, int bytes,
                                           [[maybe_unused]] std::uint32_t barrier, [[maybe_unused]] int lane,
