@@ -62,8 +62,10 @@ Work work_of(const W4Weights& w, const __nv_bfloat16* x, int grid) {
   work.k = w.k;
   work.row_blocks = (w.n + 63) / 64;
   work.units = (w.k + kUnitK - 1) / kUnitK;
-  work.total = (w.n + kTileRows - 1) / kTileRows * work.units;
-  work.blocks = std::min(grid, work.total);
+  const int tiles = (w.n + kTileRows - 1) / kTileRows;
+  work.whole = tiles / grid;
+  work.shared = tiles % grid * work.units;
+  work.blocks = std::max(1, std::min(grid, work.shared));
   return work;
 }
 
@@ -109,11 +111,11 @@ Call call_of(const DecodeChain& c, int grid) {
 constexpr int kPrefetchBytes = 96 << 10;
 
 void set_prefetch(const W4Weights& after, int grid, Call& call) {
-  if (after.n == 0 || after.n % kTileRows != 0) return;  // else a tile is no whole run of memory
   const Work work = work_of(after, nullptr, grid);
+  if (after.n == 0 || after.n % kTileRows != 0 || work.whole > 0) return;  // a thread block's is no run of memory
   call.after = work.codes;
-  call.after_units = work.total;
-  call.after_bytes = std::min(work.total / grid * kRowWarps * kW4UnitCodes, kPrefetchBytes);
+  call.after_units = work.shared;
+  call.after_bytes = std::min(work.shared / grid * kRowWarps * kW4UnitCodes, kPrefetchBytes);
 }
 
 constexpr int kInFlight = 3, kInFlightEarly = 1;

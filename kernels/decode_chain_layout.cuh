@@ -20,24 +20,43 @@ constexpr int kMaxStages = 16;
 constexpr int kMaxGrid = 256, kPlaces = kMaxGrid + 8;  // thread blocks; what may be read behind them
 constexpr int kTokens = kChainMaxTokens;
 
-/// One product y = x W^T, in tiles of 256 rows and units of 128 columns; each of the first `blocks` thread blocks takes
-/// a run of units, at least one.
+/// One product y = x W^T, in tiles of 256 rows and units of 128 columns. A thread block takes a run of units of the
+/// tiles that are shared, less than a tile's, and then `whole` tiles alone: their sums wait for nobody when the product
+/// ends.
 struct Work {
   const unsigned char* codes;
   const unsigned char* groups;
   const __nv_bfloat16* x;  // [m, k]
   int n, k, row_blocks, units;
-  int total;  // units of all tiles
-  int blocks;
+  int shared;  // units of the first tiles, which are shared
+  int blocks;  // the first thread blocks, which share them
+  int whole;
 
+  /// The first shared unit of a thread block.
   __device__ int begin(int block) const {
-    return static_cast<int>(static_cast<unsigned>(total) * static_cast<unsigned>(min(block, blocks)) /
+    return static_cast<int>(static_cast<unsigned>(shared) * static_cast<unsigned>(min(block, blocks)) /
                             static_cast<unsigned>(blocks));
   }
-  /// The thread block that takes a unit.
+  /// The thread block that takes a shared unit.
   __device__ int owner(int unit) const {
     return static_cast<int>((static_cast<unsigned>(unit + 1) * static_cast<unsigned>(blocks) - 1u) /
-                            static_cast<unsigned>(total));
+                            static_cast<unsigned>(shared));
+  }
+  /// Calls fn(tile, first unit, unit behind the last) for what this thread block multiplies, in order.
+  template <class Fn>
+  __device__ __forceinline__ void for_my_pieces(Fn fn) const {
+    const int end = begin(blockIdx.x + 1);
+    int at = begin(blockIdx.x), whole_tile = shared / units + static_cast<int>(blockIdx.x) * whole;
+    for (int left = whole; at < end || left > 0;) {
+      if (at < end) {
+        const int tile = at / units, first = at - tile * units, last = min(first + end - at, units);
+        fn(tile, first, last);
+        at += last - first;
+      } else {
+        fn(whole_tile++, 0, units);
+        --left;
+      }
+    }
   }
 };
 

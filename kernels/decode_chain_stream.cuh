@@ -15,16 +15,13 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   int under_way = 0;
   for (int p = 0; p < call.products; ++p) {
     const Work& work = call.work[p];
-    const int end = work.begin(blockIdx.x + 1);
-    int at = work.begin(blockIdx.x);
-    while (at < end) {
-      const int tile = at / work.units, tile_end = min(end, (tile + 1) * work.units);
+    work.for_my_pieces([&](int tile, int begin, int end) {
       const int blocks = min(kRowWarps, work.row_blocks - tile * kRowWarps);
       // Row blocks of a tile lie side by side, unit after unit (w4_block).
-      const long long first = static_cast<long long>(tile) * kRowWarps * work.units + (at % work.units) * blocks;
+      const long long first = static_cast<long long>(tile) * kRowWarps * work.units + begin * blocks;
       const unsigned char* codes = work.codes + first * kW4UnitCodes;
       const unsigned char* groups = work.groups + first * kGroupBytes;
-      for (; at < tile_end; ++at) {
+      for (int at = begin; at < end; ++at) {
         // More at once would not come sooner, but would make the products' own traffic wait behind it.
         const int allowed = has_completed(shared.product_there + p * 8, 0) ? call.in_flight : call.in_flight_early;
         for (; under_way >= allowed; --under_way) {
@@ -45,7 +42,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
         groups += blocks * kGroupBytes;
         slot.advance(1, call.stages);
       }
-    }
+    });
   }
   // What comes next may start before this kernel ends, but not before the one in front of it has (launch.h). Its blocks
   // must not take the room that another rank's chain, which this one waits for, still needs.
@@ -77,26 +74,26 @@ __device__ __forceinline__ void bring_tokens(const Call& call, const Shared<L>& 
   wait_for_previous_kernel();
   for (int p = 0; p < call.products; ++p) {
     const Work& work = call.work[p];
-    const int begin = work.begin(blockIdx.x), end = work.begin(blockIdx.x + 1), columns = work.units * kUnitK;
     const long long step = static_cast<long long>(work.k) * kAtOnce;
     const __nv_bfloat16* row = work.x + static_cast<long long>(token) * work.k;
-    int column = begin % work.units * kUnitK + piece * 8;
     if (p > 0) wait_for_product(call, p - 1);
     if (lane == 0 && tile == 0) arrive(shared.product_there + p * 8);
-    for (int at = begin; at < end; ++at) {
-      const bool inside = column < work.k;  // zeros past the last column
-      const __nv_bfloat16* from = row + (inside ? column : 0);
-      const std::uint32_t to = place + slot.index * shared.stage_bytes;
-      wait_parity(shared.room + slot.index * 8, slot.parity ^ 1);
+    work.for_my_pieces([&](int, int begin, int end) {
+      int column = begin * kUnitK + piece * 8;
+      for (int at = begin; at < end; ++at) {
+        const bool inside = column < work.k;  // zeros past the last column
+        const __nv_bfloat16* from = row + (inside ? column : 0);
+        const std::uint32_t to = place + slot.index * shared.stage_bytes;
+        wait_parity(shared.room + slot.index * 8, slot.parity ^ 1);
 #pragma unroll
-      for (int i = 0; i < 8 / kAtOnce; ++i)
-        if (i * kAtOnce < count) cp_async16(to + i * kAtOnce * kTokenStride, from + i * step, inside);
-      arrive_after_copies(shared.tokens + slot.index * 8);
-      __syncwarp();  // no lane falls behind by two uses of a slot
-      slot.advance(1, call.stages);
-      column += kUnitK;
-      if (column >= columns) column -= columns;
-    }
+        for (int i = 0; i < 8 / kAtOnce; ++i)
+          if (i * kAtOnce < count) cp_async16(to + i * kAtOnce * kTokenStride, from + i * step, inside);
+        arrive_after_copies(shared.tokens + slot.index * 8);
+        __syncwarp();  // no lane falls behind by two uses of a slot
+        slot.advance(1, call.stages);
+        column += kUnitK;
+      }
+    });
   }
 }
 

@@ -5,18 +5,11 @@
 
 namespace qwenbench::kernels::chain {
 
-/// Calls fn(product, tile, end of this thread block's part of the tile) for all its tiles in order.
+/// Calls fn(product, tile, first unit, unit behind the last) for all that this thread block multiplies, in order.
 template <class Fn>
 __device__ __forceinline__ void for_my_tiles(const Call& call, Fn fn) {
-  for (int p = 0; p < call.products; ++p) {
-    const Work& work = call.work[p];
-    const int begin = work.begin(blockIdx.x), end = work.begin(blockIdx.x + 1);
-    for (int at = begin; at < end;) {
-      const int tile = at / work.units, tile_end = min(end, (tile + 1) * work.units);
-      fn(p, tile, at, tile_end);
-      at = tile_end;
-    }
-  }
+  for (int p = 0; p < call.products; ++p)
+    call.work[p].for_my_pieces([&](int tile, int begin, int end) { fn(p, tile, begin, end); });
 }
 
 /// A warp that multiplies: 64 rows of every kSplit-th stage.
@@ -67,10 +60,9 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
 
 /// A warp that finishes the sums of 64 rows of every tile, while the others go on.
 ///
-/// Thread blocks that share a tile share its items (pairs of tokens) too: item i is finished by the (i mod n)-th of the
-/// n. The others send it their parts: sums with the launch's flag in each 8 bytes, so that a part needs no counter
-/// beside it, and no fence. What a thread block finishes of the tile it begins in the middle of waits until the end of
-/// the product: the last part of it comes from where the tile is the last one.
+/// Thread blocks that share a tile share its items (pairs of tokens) too: those whose last shared tile it is, item i
+/// the (i mod n)-th of the n. The others send them their parts: sums with the launch's flag in each 8 bytes, so that a
+/// part needs no counter beside it, and no fence.
 template <class L>
 class SumFinisher {
   using F = Finisher;
@@ -84,50 +76,45 @@ class SumFinisher {
     const unsigned launch = __ldcg(&call_.counters->launches);
     std::uint32_t parity = 0;
     int product = -1;
-    Tile left{};  // begun by another thread block, and not finished yet
-    for_my_tiles(call_, [&](int p, int tile, int, int end) {
+    for_my_tiles(call_, [&](int p, int tile, int begin, int end) {
       const Work& work = call_.work[p];
       if (p != product) {
         product = p;
         flag_ = launch * kProducts + static_cast<unsigned>(p) + 1;
-        left.row_block = kNone;
         if (p == kGateUp || p == kQkv) {
-          const int norm = p == kGateUp ? 0 : 1;
           wait_parity(shared_.product_there + p * 8, 0);
-          finisher_.load_factors(norm);
+          finisher_.load_factors(p == kGateUp ? 0 : 1);
         }
       }
       const Tile now = tile_of(work, tile);
-      const bool is_last = end == work.begin(blockIdx.x + 1), is_shared = now.first < now.last;
       wait_parity(shared_.sums_there + row_warp_ * 8, parity);
       parity ^= 1;
-      if (is_shared && now.row_block != kNone) send(now, is_last ? ~now.mine : ~0u);
-#pragma unroll 1
-      for (int turn = 0; turn < 2; ++turn) {
-        const bool is_now = turn == 0;
-        const Tile& ends = is_now ? now : left;
-        if ((is_last || (is_now && !is_shared)) && ends.row_block != kNone) finish(ends, is_now, p);
-        if (is_now) arrive(shared_.sums_room + row_warp_ * 8);
-        __syncwarp();
+      if (now.row_block < work.row_blocks) {
+        if (now.first < now.last) send(now);
+        finish(now, p);
       }
-      if (!is_last && is_shared) left = now;
+      arrive(shared_.sums_room + row_warp_ * 8);
+      __syncwarp();
     });
   }
 
  private:
-  static constexpr int kNone = -1;
-
-  /// This warp's 64 rows of a tile, the thread blocks that share it, and the items that this one finishes.
+  /// This warp's 64 rows of a tile, the thread blocks that share it, and the last of those that finish it.
   struct Tile {
-    int row_block, first, last;
-    unsigned mine;
+    int row_block, first, last, last_finisher;
+    __device__ int finishers() const { return last_finisher - first + 1; }
+    /// Whether this thread block finishes an item.
+    __device__ bool is_mine(int item) const {
+      const int me = static_cast<int>(blockIdx.x);
+      return me <= last_finisher && item % finishers() == me - first;
+    }
   };
   __device__ Tile tile_of(const Work& work, int tile) const {
-    const int begin = tile * work.units, row_block = tile * kRowWarps + row_warp_;
-    const int first = work.owner(begin), last = work.owner(begin + work.units - 1);
-    unsigned mine = 0;
-    for (int i = static_cast<int>(blockIdx.x) - first; i < items(); i += last - first + 1) mine |= 1u << i;
-    return {row_block < work.row_blocks ? row_block : kNone, first, last, mine};
+    const int row_block = tile * kRowWarps + row_warp_, me = static_cast<int>(blockIdx.x);
+    const int begin = tile * work.units, end = begin + work.units;
+    if (begin >= work.shared) return {row_block, me, me, me};
+    const int last = work.owner(end - 1);
+    return {row_block, work.owner(begin), last, work.begin(last + 1) == end ? last : last - 1};
   }
   __device__ int items() const { return (call_.m + 1) / 2; }
 
@@ -151,11 +138,11 @@ class SumFinisher {
   static constexpr int kItemStride = 2 * 32, kBlockStride = kRowWarps * kTokens * 32,
                        kSlotStride = kPlaces * kBlockStride;
 
-  __device__ __forceinline__ void send(const Tile& tile, unsigned which) const {
+  __device__ __forceinline__ void send(const Tile& tile) const {
     uint4* to = part(tile, static_cast<int>(blockIdx.x));
 #pragma unroll
     for (int item = 0; item < L::kTokenTiles * 4; ++item) {
-      if ((which >> item & 1u) == 0 || item >= items()) continue;
+      if (item >= items() || tile.is_mine(item)) continue;
       const float4 v = own_sum(item);
       store_relaxed(to + item * kItemStride, make_uint4(__float_as_uint(v.x), flag_, __float_as_uint(v.y), flag_));
       store_relaxed(to + item * kItemStride + 32, make_uint4(__float_as_uint(v.z), flag_, __float_as_uint(v.w), flag_));
@@ -181,11 +168,10 @@ class SumFinisher {
   /// sums[i] += the parts that the thread blocks from `first` on sent of item i: kCount of them, fewer at the tile's
   /// end.
   template <int kMyItems, int kCount>
-  __device__ __forceinline__ void receive(const Tile& tile, int first, int skip, float4 (&sums)[F::kItems],
-                                          int only) const {
+  __device__ __forceinline__ void receive(const Tile& tile, int first, float4 (&sums)[F::kItems], int only) const {
     Part parts[kMyItems][kCount];
     const auto is_sent = [&](int i, int n) {
-      return finisher_.finishes(only + i) && first + n <= tile.last && first + n != skip;
+      return finisher_.finishes(only + i) && first + n <= tile.last && first + n != static_cast<int>(blockIdx.x);
     };
     const uint4* from = part(tile, first) + finisher_.item(only) * kItemStride;
     const uint4* next = part(tile, first + 1) + finisher_.item(only) * kItemStride - kBlockStride;
@@ -211,26 +197,25 @@ class SumFinisher {
         if (is_sent(i, n)) sums[only + i] = sums[only + i] + parts[i][n].value();
   }
 
-  /// Sums of the finisher's items over thread blocks: this one's part, where it is at hand, then the others' in order.
-  __device__ __forceinline__ void collect(const Tile& tile, bool has_own, float4 (&sums)[F::kItems]) const {
+  /// Sums of the finisher's items over thread blocks: this one's part, then the others' in order.
+  __device__ __forceinline__ void collect(const Tile& tile, float4 (&sums)[F::kItems]) const {
     constexpr int kAtOnce = 8;
-    const int skip = has_own ? static_cast<int>(blockIdx.x) : kNone;
     if (tile.last - tile.first < 3) {
-      receive<2, 3>(tile, tile.first, skip, sums, 0);
+      receive<2, 3>(tile, tile.first, sums, 0);
       return;
     }
 #pragma unroll
     for (int i = 0; i < F::kItems; ++i) {
       if (!finisher_.finishes(i)) continue;
 #pragma unroll 1
-      for (int first = tile.first; first <= tile.last; first += kAtOnce)
-        receive<1, kAtOnce>(tile, first, skip, sums, i);
+      for (int first = tile.first; first <= tile.last; first += kAtOnce) receive<1, kAtOnce>(tile, first, sums, i);
     }
   }
 
-  __device__ __forceinline__ void finish(const Tile& tile, bool has_own, int product) {
+  __device__ __forceinline__ void finish(const Tile& tile, int product) {
+    if (static_cast<int>(blockIdx.x) > tile.last_finisher) return;
     unsigned done = 0;
-    finisher_.step = tile.last - tile.first + 1;
+    finisher_.step = tile.finishers();
 #pragma unroll 1
     for (finisher_.first = static_cast<int>(blockIdx.x) - tile.first; finisher_.first < items();
          finisher_.first += F::kItems * finisher_.step) {
@@ -239,9 +224,9 @@ class SumFinisher {
 #pragma unroll
       for (int i = 0; i < F::kItems; ++i) {
         if (finisher_.finishes(i)) ++done;
-        sums[i] = has_own && finisher_.finishes(i) ? own_sum(finisher_.item(i)) : make_float4(0, 0, 0, 0);
+        sums[i] = finisher_.finishes(i) ? own_sum(finisher_.item(i)) : make_float4(0, 0, 0, 0);
       }
-      if (tile.first < tile.last) collect(tile, has_own, sums);
+      if (tile.first < tile.last) collect(tile, sums);
       finisher_.finish(sums, product, tile.row_block);
     }
     __syncwarp();
