@@ -27,6 +27,7 @@ __device__ __forceinline__ void leave(const Call& call) {
   for (unsigned& done : counters.done) done = 0;
   counters.left = 0;
   ++counters.launches;
+  counters.last_m = static_cast<unsigned>(call.m);
   if (call.peers.ranks > 1) ++call.peers.state->quad_calls;
 }
 
@@ -42,7 +43,7 @@ __global__ void __launch_bounds__(L::kThreads, 1) decode_chain_kernel(const __gr
   else if (warp < L::kFirstStreamer)
     SumFinisher<L>(call, shared, warp - L::kMultipliers).run();
   else if (warp < L::kWarps - 1)
-    bring_tokens(call, shared, warp - L::kFirstStreamer);
+    TokenWarp<L>(call, shared, warp - L::kFirstStreamer).run();
   else
     bring_weights(call, shared);
   leave(call);
@@ -71,13 +72,12 @@ Work work_of(const W4Weights& w, const __nv_bfloat16* x, int grid) {
 
 /// Parts of the workspace, one behind the other.
 struct Workspace {
-  std::size_t counters = 0, squares, scaled, mlp, parts, bytes;
+  std::size_t counters = 0, squares, inputs, parts, bytes;
   explicit Workspace(const DecodeChain& c) {
     const auto aligned = [](std::size_t n) { return (n + 255) / 256 * 256; };
     squares = aligned(sizeof(Counters));
-    scaled = squares + aligned(sizeof(float) * 2 * ((c.down.n + 63) / 64) * kTokens);
-    mlp = scaled + aligned(sizeof(__nv_bfloat16) * kTokens * c.down.n);
-    parts = mlp + aligned(sizeof(__nv_bfloat16) * kTokens * c.down.k);
+    inputs = squares + aligned(sizeof(float) * 2 * ((c.down.n + 63) / 64) * kTokens);
+    parts = inputs + aligned(sizeof(__nv_bfloat16) * 2 * Inputs::elements(c.down.n, c.down.k));
     bytes = parts + sizeof(uint4) * 2 * kPlaces * kRowWarps * kTokens * 32;
   }
 };
@@ -95,15 +95,17 @@ Call call_of(const DecodeChain& c, int grid) {
   call.qkv_out = c.qkv_out;
   call.counters = reinterpret_cast<Counters*>(workspace);
   call.squares = reinterpret_cast<float*>(workspace + at.squares);
-  call.scaled = reinterpret_cast<__nv_bfloat16*>(workspace + at.scaled);
-  call.mlp = reinterpret_cast<__nv_bfloat16*>(workspace + at.mlp);
+  call.inputs.scaled[0] = reinterpret_cast<__nv_bfloat16*>(workspace + at.inputs);
+  call.inputs.mlp = call.inputs.scaled[0] + static_cast<long long>(kTokens) * c.down.n;
+  call.inputs.scaled[1] = call.inputs.mlp + static_cast<long long>(kTokens) * c.down.k;
+  call.inputs.set = Inputs::elements(c.down.n, c.down.k);
   call.parts = reinterpret_cast<uint4*>(workspace + at.parts);
   call.peers = c.peers;
   call.products = c.qkv.n > 0 ? kProducts : kProducts - 1;
   call.work[kO] = work_of(c.o, c.attended, grid);
-  call.work[kGateUp] = work_of(c.gate_up, call.scaled, grid);
-  call.work[kDown] = work_of(c.down, call.mlp, grid);
-  call.work[kQkv] = work_of(c.qkv, call.scaled, grid);
+  call.work[kGateUp] = work_of(c.gate_up, call.inputs.scaled[0], grid);
+  call.work[kDown] = work_of(c.down, call.inputs.mlp, grid);
+  call.work[kQkv] = work_of(c.qkv, call.inputs.scaled[1], grid);
   return call;
 }
 

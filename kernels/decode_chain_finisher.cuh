@@ -59,7 +59,8 @@ struct Finisher {
   float factor = 0;         // lane t: of token t, of the norm that the product's input still lacks
   int first = 0, step = 1;  // items first and first + step, where they exist
   float4 residual[kItems];
-  uint2 weight;  // of the norm that follows
+  uint2 weight;       // of the norm that follows
+  long long set = 0;  // of inputs, of this launch: elements
 
   __device__ static int token(int of_item) { return 2 * of_item + static_cast<int>(threadIdx.x) % 32 / 16; }
   __device__ static int quad() { return threadIdx.x % 16; }
@@ -113,6 +114,7 @@ struct Finisher {
     if (call.peers.ranks > 1) sum_over_ranks(sum, product, row_block, inside);
     const int which = product == kO ? 0 : 1, blocks = (call.hidden + 63) / 64;
     const float4 w = chain::as_floats(weight);
+    __nv_bfloat16* scaled = call.inputs.scaled[which] + set;
     float* squares = call.squares + static_cast<long long>(which) * kTokens * blocks + row_block * call.m;
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
@@ -121,10 +123,10 @@ struct Finisher {
       float square = 0;
       if (valid) {
         const float4 v = residual[item] + sum[item];
+        store_input(scaled + static_cast<long long>(my_token(item)) * call.hidden + row,
+                    bf16_bits(make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w)));
         *residual_at(item, row) = v;
         square = v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-        *reinterpret_cast<uint2*>(call.scaled + static_cast<long long>(my_token(item)) * call.hidden + row) =
-            bf16_bits(make_float4(v.x * w.x, v.y * w.y, v.z * w.z, v.w * w.w));
       }
 #pragma unroll
       for (int step = 8; step > 0; step /= 2) square += __shfl_xor_sync(0xffffffffu, square, step);
@@ -171,8 +173,8 @@ struct Finisher {
       up.z = __shfl_down_sync(0xffffffffu, v.z, 4), up.w = __shfl_down_sync(0xffffffffu, v.w, 4);
       if (!is_gate || !active(item) || column >= call.intermediate) continue;
       const float4 y = make_float4(silu(v.x) * up.x, silu(v.y) * up.y, silu(v.z) * up.z, silu(v.w) * up.w);
-      *reinterpret_cast<uint2*>(call.mlp + static_cast<long long>(my_token(item)) * call.intermediate + column) =
-          bf16_bits(y);
+      store_input(call.inputs.mlp + set + static_cast<long long>(my_token(item)) * call.intermediate + column,
+                  bf16_bits(y));
     }
   }
   __device__ static float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }

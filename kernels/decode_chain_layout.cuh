@@ -65,6 +65,21 @@ struct Counters {
   unsigned done[kProducts];  // pairs of tokens of row blocks that are finished
   unsigned left;             // thread blocks that have left
   unsigned launches;         // so far
+  unsigned last_m;           // tokens of the last launch
+};
+
+/// What products read that others of the same launch write. A word (two values) is 0 until it is written, so that it
+/// needs no message beside it: 0 is written as -0. Launches take two sets in turn, and each clears the other's.
+struct Inputs {
+  __nv_bfloat16* scaled[2];  // [m, hidden]: residual * norm weight; the factor of the norm joins the product's result
+  __nv_bfloat16* mlp;        // [m, intermediate]
+  long long set;             // elements between the sets
+
+  static constexpr unsigned kMissing = 0, kZero = 0x80000000u;
+  /// Elements of one set.
+  __host__ __device__ static long long elements(int hidden, int intermediate) {
+    return static_cast<long long>(kTokens) * (2 * hidden + intermediate);
+  }
 };
 
 /// What the kernel is given.
@@ -76,8 +91,7 @@ struct Call {
   int in_flight, in_flight_early;  // stages under way at most: of a product at work, of one that waits for its tokens
   ChainNorm norm[2];
   float* residual;
-  __nv_bfloat16* scaled;  // [m, hidden]: residual * norm weight; the factor of the norm joins the product's result
-  __nv_bfloat16* mlp;     // [m, intermediate]
+  Inputs inputs;
   __nv_bfloat16* qkv_out;
   float* squares;  // [2][row blocks of hidden][m]: sums of squares of the residual
   uint4* parts;    // [2][kPlaces][kRowWarps][pairs of tokens][2][32]: see SumFinisher
@@ -92,6 +106,12 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* from) {
   unsigned value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
+}
+/// Four values that a product of this launch reads.
+__device__ __forceinline__ void store_input(__nv_bfloat16* to, uint2 v) {
+  if (v.x == Inputs::kMissing) v.x = Inputs::kZero;
+  if (v.y == Inputs::kMissing) v.y = Inputs::kZero;
+  asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(v.x), "r"(v.y) : "memory");
 }
 __device__ __forceinline__ void add_release(unsigned* to, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
@@ -121,7 +141,7 @@ struct Layout {
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
   static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
-  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + kProducts, kHeadBytes = 512;
+  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 2 * kProducts, kHeadBytes = 512;
   static_assert(kBarriers * 8 <= kHeadBytes);
 
   __host__ __device__ static int stage_bytes(int m) { return (kWeightBytes + m * kTokenStride + 127) / 128 * 128; }
@@ -135,10 +155,10 @@ struct Layout {
 };
 
 /// What lies in shared memory. Barriers come first: of the ring's stages (weights there, tokens there, room), of the
-/// sums of each row warp (there, room), of the products (their tokens are complete).
+/// sums of each row warp (there, room), of the products (their first tokens are there, all are written).
 template <class L>
 struct Shared {
-  std::uint32_t weights, tokens, room, sums_there, sums_room, product_there;
+  std::uint32_t weights, tokens, room, sums_there, sums_room, begun, complete;
   unsigned char* stages;
   float* sums;  // [kRowWarps][kSplit][m][kSumStride]
   int stage_bytes;
@@ -149,7 +169,8 @@ struct Shared {
     room = tokens + kMaxStages * 8;
     sums_there = room + kMaxStages * 8;
     sums_room = sums_there + kRowWarps * 8;
-    product_there = sums_room + kRowWarps * 8;
+    begun = sums_room + kRowWarps * 8;
+    complete = begun + kProducts * 8;
     stages = shared + L::kHeadBytes;
     stage_bytes = L::stage_bytes(call.m);
     sums = reinterpret_cast<float*>(stages + call.stages * stage_bytes);
@@ -164,7 +185,7 @@ struct Shared {
       init_barrier(sums_there + i * 8, 32 * L::kSplit);
       init_barrier(sums_room + i * 8, 32);
     }
-    for (int p = 0; p < kProducts; ++p) init_barrier(product_there + p * 8, 1);
+    for (int p = 0; p < kProducts; ++p) init_barrier(begun + p * 8, 1), init_barrier(complete + p * 8, 1);
     fence_barriers();
   }
   __device__ std::uint32_t stage(int index) const { return shared_address(stages) + index * stage_bytes; }

@@ -1,4 +1,4 @@
-// The two warps of a chain's thread block that fill its ring: one brings weights, one tokens.
+// The warps of a chain's thread block that fill its ring: one brings weights, the others tokens.
 #pragma once
 
 #include "kernels/decode_chain_layout.cuh"
@@ -23,7 +23,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
       const unsigned char* groups = work.groups + first * kGroupBytes;
       for (int at = begin; at < end; ++at) {
         // More at once would not come sooner, but would make the products' own traffic wait behind it.
-        const int allowed = has_completed(shared.product_there + p * 8, 0) ? call.in_flight : call.in_flight_early;
+        const int allowed = has_completed(shared.begun + p * 8, 0) ? call.in_flight : call.in_flight_early;
         for (; under_way >= allowed; --under_way) {
           wait_parity(shared.weights + landing.index * 8, landing.parity);
           landing.advance(1, call.stages);
@@ -54,47 +54,118 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   }
 }
 
-__device__ __forceinline__ void wait_for_product(const Call& call, int product) {
-  if (threadIdx.x % 32 == 0) {
-    const unsigned all = static_cast<unsigned>(call.work[product].row_blocks * ((call.m + 1) / 2));
-    while (load_acquire(&call.counters->done[product]) < all) {
+/// A warp that brings tokens: the 8 from tile * 8 on of every stage, a product at a time. Until all of a product's
+/// input is written it looks at what has come, and asks again for what was not written yet.
+template <class L>
+class TokenWarp {
+ public:
+  __device__ TokenWarp(const Call& call, const Shared<L>& shared, int tile)
+      : call_(call),
+        shared_(shared),
+        leads_(tile == 0 && lane() == 0),
+        piece_(lane() % kPieces),
+        token_(tile * 8 + lane() / kPieces),
+        count_(call.m - token_),
+        place_(shared.stage(0) + L::kWeightBytes + token_ * kTokenStride + piece_ * 16) {}
+
+  __device__ __forceinline__ void run() {
+    wait_for_previous_kernel();
+    const long long set = (__ldcg(&call_.counters->launches) & 1u) * call_.inputs.set;
+    for (int p = 0; p < call_.products; ++p) {
+      const Work& work = call_.work[p];
+      k_ = work.k;
+      row_ = work.x + (p > 0 ? set : 0) + static_cast<long long>(token_) * k_;
+      bool has_begun = false, complete = p == 0;
+      const auto say = [&] {  // how far the product is
+        if (leads_ && !has_begun) arrive(shared_.begun + p * 8);
+        if (leads_ && complete) arrive(shared_.complete + p * 8);
+        has_begun = true;
+      };
+      if (complete) say();
+      work.for_my_pieces([&](int, int begin, int end) {
+        int column = begin * kUnitK + piece_ * 8;
+        int at = begin;
+        while (!complete && at < end) {
+          const bool is_there = bring_if_written(p, column, complete);
+          if (complete || (is_there && !has_begun)) say();
+          if (!is_there) continue;
+          ++at;
+          column += kUnitK;
+        }
+#pragma unroll 1
+        for (; at < end; ++at, column += kUnitK) {
+          wait_parity(shared_.room + slot_.index * 8, slot_.parity ^ 1);
+          copy(slot_, column);
+          arrive_after_copies(shared_.tokens + slot_.index * 8);
+          __syncwarp();  // no lane falls behind by two uses of a slot
+          slot_.advance(1, call_.stages);
+        }
+      });
+      while (!complete) {  // finishers wait to be told
+        complete = is_complete(p);
+        if (complete) say();
+      }
     }
   }
-  __syncwarp();
-}
 
-/// A warp that brings tokens: the 8 from tile * 8 on of every stage, a product at a time.
-template <class L>
-__device__ __forceinline__ void bring_tokens(const Call& call, const Shared<L>& shared, int tile) {
-  constexpr int kPieces = kUnitK / 8, kAtOnce = 32 / kPieces;  // 16 bytes a lane, two tokens at once
-  const int lane = threadIdx.x % 32, token = tile * 8 + lane / kPieces, piece = lane % kPieces;
-  const int count = call.m - token;  // copies i with kAtOnce * i < count are of tokens that exist
-  const std::uint32_t place = shared.stage(0) + L::kWeightBytes + token * kTokenStride + piece * 16;
-  Slot slot;
-  wait_for_previous_kernel();
-  for (int p = 0; p < call.products; ++p) {
-    const Work& work = call.work[p];
-    const long long step = static_cast<long long>(work.k) * kAtOnce;
-    const __nv_bfloat16* row = work.x + static_cast<long long>(token) * work.k;
-    if (p > 0) wait_for_product(call, p - 1);
-    if (lane == 0 && tile == 0) arrive(shared.product_there + p * 8);
-    work.for_my_pieces([&](int, int begin, int end) {
-      int column = begin * kUnitK + piece * 8;
-      for (int at = begin; at < end; ++at) {
-        const bool inside = column < work.k;  // zeros past the last column
-        const __nv_bfloat16* from = row + (inside ? column : 0);
-        const std::uint32_t to = place + slot.index * shared.stage_bytes;
-        wait_parity(shared.room + slot.index * 8, slot.parity ^ 1);
-#pragma unroll
-        for (int i = 0; i < 8 / kAtOnce; ++i)
-          if (i * kAtOnce < count) cp_async16(to + i * kAtOnce * kTokenStride, from + i * step, inside);
-        arrive_after_copies(shared.tokens + slot.index * 8);
-        __syncwarp();  // no lane falls behind by two uses of a slot
-        slot.advance(1, call.stages);
-        column += kUnitK;
-      }
-    });
+ private:
+  static constexpr int kPieces = kUnitK / 8, kStep = 32 / kPieces;  // 16 bytes a lane, two tokens at once
+  static constexpr int kCopies = 8 / kStep;                         // of a stage
+
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  __device__ std::uint32_t place(const Slot& slot) const { return place_ + slot.index * shared_.stage_bytes; }
+
+  __device__ __forceinline__ bool is_complete(int product) const {
+    unsigned done = 0;
+    if (lane() == 0) done = load_acquire(&call_.counters->done[product - 1]);
+    return __shfl_sync(0xffffffffu, done, 0) >=
+           static_cast<unsigned>(call_.work[product - 1].row_blocks * ((call_.m + 1) / 2));
   }
-}
+
+  /// A stage's columns from `column` on; zeros past the last one.
+  __device__ __forceinline__ void copy(const Slot& slot, int column) const {
+    const bool inside = column < k_;
+    const std::uint32_t to = place(slot);
+    const __nv_bfloat16* from = row_ + (inside ? column : 0);
+    const long long step = static_cast<long long>(k_) * kStep;
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i)
+      if (i * kStep < count_) cp_async16(to + i * kStep * kTokenStride, from + i * step, inside);
+  }
+
+  /// Whether what a stage's copies brought was written before.
+  __device__ __forceinline__ bool is_written(const Slot& slot) const {
+    bool all = true;
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i) {
+      if (i * kStep >= count_) continue;
+      const uint4 v = load_shared_words(place(slot) + i * kStep * kTokenStride);
+      all = all && min(min(v.x, v.y), min(v.z, v.w)) != Inputs::kMissing;
+    }
+    return all;
+  }
+
+  /// Brings a stage, where all its tokens are written, which is the result. `complete`: all of the input was, before.
+  __device__ __forceinline__ bool bring_if_written(int product, int column, bool& complete) {
+    wait_parity(shared_.room + slot_.index * 8, slot_.parity ^ 1);
+    copy(slot_, column);
+    complete = is_complete(product);
+    cp_async_commit();
+    cp_async_wait<0>();
+    if (!__all_sync(0xffffffffu, column >= k_ || is_written(slot_))) return false;
+    arrive(shared_.tokens + slot_.index * 8);
+    slot_.advance(1, call_.stages);
+    return true;
+  }
+
+  const Call& call_;
+  const Shared<L>& shared_;
+  const bool leads_;
+  const int piece_, token_, count_;
+  const std::uint32_t place_;
+  Slot slot_;
+  const __nv_bfloat16* row_ = nullptr;
+  int k_ = 0;
+};
 
 }  // namespace qwenbench::kernels::chain

@@ -74,6 +74,8 @@ class SumFinisher {
   __device__ __forceinline__ void run() {
     wait_for_previous_kernel();
     const unsigned launch = __ldcg(&call_.counters->launches);
+    finisher_.set = (launch & 1u) * call_.inputs.set;
+    clear(call_.inputs.set - finisher_.set);
     std::uint32_t parity = 0;
     int product = -1;
     for_my_tiles(call_, [&](int p, int tile, int begin, int end) {
@@ -81,10 +83,8 @@ class SumFinisher {
       if (p != product) {
         product = p;
         flag_ = launch * kProducts + static_cast<unsigned>(p) + 1;
-        if (p == kGateUp || p == kQkv) {
-          wait_parity(shared_.product_there + p * 8, 0);
-          finisher_.load_factors(p == kGateUp ? 0 : 1);
-        }
+        wait_parity(shared_.complete + p * 8, 0);  // then so are the residual, and its squares
+        if (p == kGateUp || p == kQkv) finisher_.load_factors(p == kGateUp ? 0 : 1);
       }
       const Tile now = tile_of(work, tile);
       wait_parity(shared_.sums_there + row_warp_ * 8, parity);
@@ -232,6 +232,19 @@ class SumFinisher {
     __syncwarp();
     if (done > 0 && product + 1 < call_.products && threadIdx.x % 32 == 0)
       add_release(&call_.counters->done[product], done);
+  }
+
+  /// Clears what the last launch has written into its set of inputs.
+  __device__ __forceinline__ void clear(long long set) const {
+    const long long m = __ldcg(&call_.counters->last_m), threads = gridDim.x * (kRowWarps * 32);
+    const auto clear_values = [&](__nv_bfloat16* values, long long count) {
+      auto* words = reinterpret_cast<uint4*>(values + set);
+      for (long long i = (blockIdx.x * kRowWarps + row_warp_) * 32 + threadIdx.x % 32; i < count / 8; i += threads)
+        words[i] = make_uint4(0, 0, 0, 0);
+    };
+    clear_values(call_.inputs.scaled[0], m * call_.hidden);
+    clear_values(call_.inputs.mlp, m * call_.intermediate);
+    clear_values(call_.inputs.scaled[1], m * call_.hidden);
   }
 
   const Call& call_;

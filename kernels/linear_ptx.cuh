@@ -75,6 +75,14 @@ __device__ __forceinline__ void wait_parity(std::uint32_t barrier, std::uint32_t
       : "memory");
 #endif
 }
+__device__ __forceinline__ uint4 load_shared_words(std::uint32_t shared) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(shared)
+               : "memory");
+  return v;
+}
 /// Whether the phase of that parity is over; does not wait.
 __device__ __forceinline__ bool has_completed(std::uint32_t barrier, std::uint32_t parity) {
   std::uint32_t done;
