@@ -42,7 +42,9 @@ __global__ void __launch_bounds__(L::kThreads, 1) decode_chain_kernel(const __gr
     multiply_stages(call, shared);
   else if (warp < L::kFirstStreamer)
     SumFinisher<L>(call, shared, warp - L::kMultipliers).run();
-  else if (warp < L::kWarps - 1)
+  else if (warp == L::kAdder)
+    add_tokens(call, shared);
+  else if (warp < L::kAdder)
     TokenWarp<L>(call, shared, warp - L::kFirstStreamer).run();
   else
     bring_weights(call, shared);
@@ -120,7 +122,7 @@ void set_prefetch(const W4Weights& after, int grid, Call& call) {
   call.after_bytes = std::min(work.shared / grid * kRowWarps * kW4UnitCodes, kPrefetchBytes);
 }
 
-constexpr int kInFlight = 3, kInFlightEarly = 1;
+constexpr int kInFlight = 3, kInFlightEarly = 2;
 
 template <class L>
 cudaError_t start(const DecodeChain& c, cudaStream_t stream) {

@@ -137,12 +137,14 @@ struct Layout {
   using Format = W4Format<kGroups, true>;
   static constexpr int kTokenTiles = kTokenTiles_, kSplit = 2;
   static constexpr int kMultipliers = kRowWarps * kSplit, kFirstStreamer = kMultipliers + kRowWarps;
-  static constexpr int kTokenWarps = kTokenTiles, kWarps = kFirstStreamer + kTokenWarps + 1;
+  static constexpr int kTokenWarps = kTokenTiles, kAdder = kFirstStreamer + kTokenWarps, kWarps = kAdder + 2;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
   static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
-  static constexpr int kBarriers = 3 * kMaxStages + 2 * kRowWarps + 2 * kProducts, kHeadBytes = 512;
-  static_assert(kBarriers * 8 <= kHeadBytes);
+  static constexpr int kBarriers = 4 * kMaxStages + 2 * kRowWarps + 2 * kProducts, kBarrierBytes = 640;
+  static constexpr int kTotals = kGroups * GivenTotals::kStride;  // of a stage
+  static constexpr int kHeadBytes = kBarrierBytes + kMaxStages * kTotals * 4;
+  static_assert(kBarriers * 8 <= kBarrierBytes && kHeadBytes % 128 == 0);
 
   __host__ __device__ static int stage_bytes(int m) { return (kWeightBytes + m * kTokenStride + 127) / 128 * 128; }
   __host__ __device__ static int sum_floats(int m) { return kRowWarps * kSplit * m * kSumStride; }
@@ -154,23 +156,26 @@ struct Layout {
   }
 };
 
-/// What lies in shared memory. Barriers come first: of the ring's stages (weights there, tokens there, room), of the
-/// sums of each row warp (there, room), of the products (their first tokens are there, all are written).
+/// What lies in shared memory. Barriers come first: of the ring's stages (weights there, tokens there, totals, room),
+/// of the sums of each row warp (there, room), of the products (their first tokens are there, all are written).
 template <class L>
 struct Shared {
-  std::uint32_t weights, tokens, room, sums_there, sums_room, begun, complete;
+  std::uint32_t weights, tokens, totals_there, room, sums_there, sums_room, begun, complete;
   unsigned char* stages;
-  float* sums;  // [kRowWarps][kSplit][m][kSumStride]
+  float* totals;  // [kMaxStages][kGroups][kStride]: sums of tokens over groups
+  float* sums;    // [kRowWarps][kSplit][m][kSumStride]
   int stage_bytes;
 
   __device__ Shared(unsigned char* shared, const Call& call) {
     weights = shared_address(shared);
     tokens = weights + kMaxStages * 8;
-    room = tokens + kMaxStages * 8;
+    totals_there = tokens + kMaxStages * 8;
+    room = totals_there + kMaxStages * 8;
     sums_there = room + kMaxStages * 8;
     sums_room = sums_there + kRowWarps * 8;
     begun = sums_room + kRowWarps * 8;
     complete = begun + kProducts * 8;
+    totals = reinterpret_cast<float*>(shared + L::kBarrierBytes);
     stages = shared + L::kHeadBytes;
     stage_bytes = L::stage_bytes(call.m);
     sums = reinterpret_cast<float*>(stages + call.stages * stage_bytes);
@@ -179,6 +184,7 @@ struct Shared {
     for (int i = 0; i < stages_count; ++i) {
       init_barrier(weights + i * 8, kWeightArrivals);
       init_barrier(tokens + i * 8, 32 * L::kTokenWarps);
+      init_barrier(totals_there + i * 8, 32);
       init_barrier(room + i * 8, kRowWarps);
     }
     for (int i = 0; i < kRowWarps; ++i) {

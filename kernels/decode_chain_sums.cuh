@@ -12,16 +12,43 @@ __device__ __forceinline__ void for_my_tiles(const Call& call, Fn fn) {
     call.work[p].for_my_pieces([&](int tile, int begin, int end) { fn(p, tile, begin, end); });
 }
 
+/// Where a lane's tokens lie in a stage.
+template <class L>
+struct TokenOffsets {
+  int of_tile[L::kTokenTiles];
+  __device__ explicit TokenOffsets(int m) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int tt = 0; tt < L::kTokenTiles; ++tt)
+      of_tile[tt] = L::kWeightBytes + min(tt * 8 + g, m - 1) * kTokenStride + t * 16;
+  }
+};
+
+/// A warp that adds up the tokens of every stage, for all that multiply: the zero points' part.
+template <class L>
+__device__ __forceinline__ void add_tokens(const Call& call, const Shared<L>& shared) {
+  const int lane = threadIdx.x % 32;
+  const TokenOffsets<L> offsets(call.m);
+  Slot slot;
+  for_my_tiles(call, [&](int, int, int begin, int end) {
+#pragma unroll 1
+    for (int at = begin; at < end; ++at) {
+      wait_parity(shared.tokens + slot.index * 8, slot.parity);
+      L::Format::add_tokens(shared.stages + slot.index * shared.stage_bytes, offsets.of_tile,
+                            shared.totals + slot.index * L::kTotals, lane);
+      arrive(shared.totals_there + slot.index * 8);
+      slot.advance(1, call.stages);
+    }
+  });
+}
+
 /// A warp that multiplies: 64 rows of every kSplit-th stage.
 template <class L>
 __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row_warp = warp / L::kSplit, split = warp % L::kSplit;
   const int g = lane / 4, t = lane % 4;
-  int token_offset[L::kTokenTiles];
-#pragma unroll
-  for (int tt = 0; tt < L::kTokenTiles; ++tt)
-    token_offset[tt] = L::kWeightBytes + min(tt * 8 + g, call.m - 1) * kTokenStride + t * 16;
+  const TokenOffsets<L> offsets(call.m);
   const auto constants = L::Format::constants();
   float* sums = shared.sums + (row_warp * L::kSplit + split) * call.m * L::kSumStride + g;
   float acc[4][L::kTokenTiles][4] = {};
@@ -34,8 +61,10 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
     for (; at < end; at += L::kSplit) {
       wait_parity(shared.tokens + slot.index * 8, slot.parity);
       wait_parity(shared.weights + slot.index * 8, slot.parity);
-      L::Format::template multiply<L::kTokenTiles, kRowWarps>(shared.stages + slot.index * shared.stage_bytes, row_warp,
-                                                              lane, token_offset, constants, acc);
+      L::Format::template multiply<L::kTokenTiles, kRowWarps>(
+          shared.stages + slot.index * shared.stage_bytes, row_warp, lane, offsets.of_tile, constants, acc,
+          GivenTotals{shared.totals_there + slot.index * 8, slot.parity,
+                      shared.totals + slot.index * L::kTotals + 2 * t});
       __syncwarp();
       if (lane == 0) arrive(shared.room + slot.index * 8);
       slot.advance(L::kSplit, call.stages);

@@ -7,6 +7,28 @@
 
 namespace qwenbench::kernels {
 
+/// Sums of a stage's tokens over the columns of each group: the warp that multiplies computes them on its way.
+struct OwnTotals {
+  static constexpr bool kGiven = false;
+};
+/// Another warp has: they are in shared memory when `barrier` is through.
+struct GivenTotals {
+  static constexpr bool kGiven = true;
+  std::uint32_t barrier, parity;
+  const float* totals;  // [groups][kStride tokens], at this lane's first token
+  static constexpr int kStride = 16;
+
+  template <int kTokenTiles>
+  __device__ __forceinline__ void load(int group, float (&sum_x)[kTokenTiles][4]) const {
+    if (group == 0) wait_parity(barrier, parity);
+#pragma unroll
+    for (int tt = 0; tt < kTokenTiles; ++tt) {
+      const float2 v = *reinterpret_cast<const float2*>(totals + group * kStride + tt * 8);
+      sum_x[tt][0] = v.x, sum_x[tt][1] = v.y;
+    }
+  }
+};
+
 /// kGroups: scales per row and unit of 128 columns, 1 or 4. kScaleSums: scale the fp32 sums instead of the weights.
 template <int kGroups, bool kScaleSums>
 struct W4Format {
@@ -47,16 +69,16 @@ struct W4Format {
   };
 
   /// acc += rows of the stage's row block `row_warp`, in four tiles of 16, times its tokens.
-  template <int kTokenTiles, int kRowWarps>
+  template <int kTokenTiles, int kRowWarps, class Totals = OwnTotals>
   __device__ static __forceinline__ void multiply(const unsigned char* stage, int row_warp, int lane,
                                                   const int (&token_offset)[kTokenTiles], const W4Constants& constants,
-                                                  float (&acc)[4][kTokenTiles][4]) {
+                                                  float (&acc)[4][kTokenTiles][4], const Totals& totals = {}) {
     const unsigned char* codes = stage + row_warp * kW4UnitCodes + lane * 16;
     const unsigned char* groups = stage + kRowWarps * kW4UnitCodes + row_warp * (kGroups * kW4GroupBytes);
     W4Groups group;
     if (kGroups == 1) group.load(groups, lane / 4);
     if constexpr (kScaleSums && kGroups == 1) {
-      multiply_unit<kTokenTiles>(stage, codes, token_offset, group, constants, acc);
+      multiply_unit<kTokenTiles>(stage, codes, token_offset, group, constants, acc, totals);
     } else {
       Tokens<kTokenTiles> tokens;
 #pragma unroll
@@ -68,7 +90,10 @@ struct W4Format {
         tokens.load(stage, token_offset, step);
         if constexpr (kScaleSums) {
           float sum_x[kTokenTiles][4] = {};
-          add_ones(tokens.b, sum_x);
+          if constexpr (Totals::kGiven)
+            totals.load(step, sum_x);
+          else
+            add_ones(tokens.b, sum_x);
 #pragma unroll
           for (int rt = 0; rt < 4; ++rt) {
             float sum[kTokenTiles][4] = {};
@@ -84,10 +109,11 @@ struct W4Format {
 
   /// One scale for the whole unit: it multiplies the sum of 128 columns. All four row tiles at once, with many tokens,
   /// take more registers than reading the tokens twice takes time.
-  template <int kTokenTiles>
+  template <int kTokenTiles, class Totals>
   __device__ static __forceinline__ void multiply_unit(const unsigned char* stage, const unsigned char* codes,
                                                        const int (&token_offset)[kTokenTiles], const W4Groups& group,
-                                                       const W4Constants& constants, float (&acc)[4][kTokenTiles][4]) {
+                                                       const W4Constants& constants, float (&acc)[4][kTokenTiles][4],
+                                                       const Totals& totals) {
     constexpr int kParts = kTokenTiles == 1 ? 1 : 2, kEach = 4 / kParts;
     Tokens<kTokenTiles> tokens;
     float sum_x[kTokenTiles][4] = {};
@@ -97,7 +123,7 @@ struct W4Format {
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         tokens.load(stage, token_offset, step);
-        if (part == 0) add_ones(tokens.b, sum_x);
+        if (!Totals::kGiven && part == 0) add_ones(tokens.b, sum_x);
 #pragma unroll
         for (int pair = 0; pair < kEach / 2; ++pair) {
           const uint4 words = *reinterpret_cast<const uint4*>(codes + step * 1024 + (part + pair) * 512);
@@ -105,9 +131,33 @@ struct W4Format {
           add(words.z, words.w, tokens.b, constants, sum[2 * pair + 1]);
         }
       }
+      if constexpr (Totals::kGiven)
+        if (part == 0) totals.load(0, sum_x);
 #pragma unroll
       for (int rt = 0; rt < kEach; ++rt)
         scale(group, part * kEach + rt, constants, sum[rt], sum_x, acc[part * kEach + rt]);
+    }
+  }
+
+  /// totals [kGroups][kStride] = the sums of a stage's tokens over each group's columns (see add_ones).
+  template <int kTokenTiles>
+  __device__ static __forceinline__ void add_tokens(const unsigned char* stage, const int (&token_offset)[kTokenTiles],
+                                                    float* totals, int lane) {
+    float sum_x[kTokenTiles][4] = {};
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      Tokens<kTokenTiles> tokens;
+      tokens.load(stage, token_offset, step);
+      add_ones(tokens.b, sum_x);
+      if (kGroups == 1 && step < 3) continue;
+#pragma unroll
+      for (int tt = 0; tt < kTokenTiles; ++tt) {
+        if (lane < 4)
+          *reinterpret_cast<float2*>(totals + step % kGroups * GivenTotals::kStride + tt * 8 + 2 * lane) =
+              make_float2(sum_x[tt][0], sum_x[tt][1]);
+#pragma unroll
+        for (float& sum : sum_x[tt]) sum = 0;
+      }
     }
   }
 
