@@ -111,17 +111,6 @@ Call call_of(const DecodeChain& c, int grid) {
   return call;
 }
 
-/// Bytes of the next chain's first product that each thread block asks L2 for.
-constexpr int kPrefetchBytes = 96 << 10;
-
-void set_prefetch(const W4Weights& after, int grid, Call& call) {
-  const Work work = work_of(after, nullptr, grid);
-  if (after.n == 0 || after.n % kTileRows != 0 || work.whole > 0) return;  // a thread block's is no run of memory
-  call.after = work.codes;
-  call.after_units = work.shared;
-  call.after_bytes = std::min(work.shared / grid * kRowWarps * kW4UnitCodes, kPrefetchBytes);
-}
-
 constexpr int kInFlight = 3, kInFlightEarly = 2;
 
 template <class L>
@@ -139,7 +128,6 @@ cudaError_t start(const DecodeChain& c, cudaStream_t stream) {
   call.in_flight = std::min(kInFlight, call.stages - 1);
   call.in_flight_early = std::min(kInFlightEarly, call.stages - 1);
   const int bytes = L::shared_bytes(c.m, call.stages);
-  set_prefetch(c.after, grid, call);
   const auto kernel = decode_chain_kernel<L>;
   error = allow_shared_memory(kernel, bytes);
   if (error != cudaSuccess) return error;

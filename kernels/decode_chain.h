@@ -29,14 +29,13 @@ struct DecodeChain {
   W4Weights gate_up;  // [2 * k of down, hidden], rows paired (w4_repack)
   W4Weights down;     // [hidden, k]
   W4Weights qkv;      // [n, hidden]; n = 0: the model ends here, and the residual is the result
-  W4Weights after;    // what the next chain reads first; its head is fetched into L2 meanwhile. n = 0: nothing
   ChainNorm middle, next;
   const __nv_bfloat16* attended = nullptr;  // [m, o.k]
   float* residual = nullptr;                // [m, hidden]
   __nv_bfloat16* qkv_out = nullptr;         // [m, qkv.n]
   int m = 0;                                // 1 .. kChainMaxTokens
-  void* workspace = nullptr;  // decode_chain_workspace_bytes(), zeroed once; all chains of a stream share it
-  PeerExchange peers;         // between ranks; one rank: left as it is
+  void* workspace = nullptr;                // decode_chain_workspace_bytes(), zeroed once; a model's chains share it
+  PeerExchange peers;                       // between ranks; one rank: left as it is
 };
 
 std::size_t decode_chain_workspace_bytes(const DecodeChain& chain);

@@ -96,9 +96,6 @@ struct Call {
   float* squares;  // [2][row blocks of hidden][m]: sums of squares of the residual
   uint4* parts;    // [2][kPlaces][kRowWarps][pairs of tokens][2][32]: see SumFinisher
   Counters* counters;
-  const unsigned char* after;  // codes of the next chain's first product
-  int after_bytes;             // of each thread block
-  int after_units;             // of the whole product
   PeerExchange peers;
 };
 

@@ -48,10 +48,6 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   // must not take the room that another rank's chain, which this one waits for, still needs.
   wait_for_previous_kernel();
   if (call.peers.ranks == 1 || call.peers.overlap_next) allow_next_kernel();
-  if (call.after_bytes > 0) {
-    const long long first = static_cast<long long>(call.after_units) * blockIdx.x / gridDim.x;
-    prefetch_bulk(call.after + first * (kRowWarps * kW4UnitCodes), call.after_bytes, lane);
-  }
 }
 
 /// A warp that brings tokens: the 8 from tile * 8 on of every stage, a product at a time. Until all of a product's

@@ -108,16 +108,6 @@ __device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* glob
 #endif
 }
 
-/// Asks L2 for bytes (a multiple of 16) that a later kernel reads. By all lanes of a warp.
-__device__ __forceinline__ void prefetch_bulk(const void* global, int bytes, int lane) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  for (int i = lane * 128; i < bytes; i += 32 * 128)
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(global) + i));
-#else
-  if (lane == 0) asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
-#endif
-}
-
 /// Programmatic dependent launch (sm_90): the next kernel of the stream may start / what this one reads is complete.
 __device__ __forceinline__ void allow_next_kernel() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

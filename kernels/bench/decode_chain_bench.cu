@@ -119,10 +119,7 @@ struct Model {
     void* workspace = nullptr;
     CHECK(cudaMalloc(&workspace, decode_chain_workspace_bytes(layers[0])));
     CHECK(cudaMemset(workspace, 0, decode_chain_workspace_bytes(layers[0])));
-    for (int i = 0; i < count; ++i) {
-      layers[i].workspace = workspace;
-      layers[i].after = layers[(i + 1) % count].o;
-    }
+    for (DecodeChain& layer : layers) layer.workspace = workspace;
     CHECK(cudaDeviceSynchronize());
   }
   ~Model() {

@@ -91,10 +91,7 @@ DecodeChains::DecodeChains(const RankContext& context) {
   if (bytes == 0) return;
   workspace_.reserve(bytes);
   fill_with_zeros(workspace_);
-  for (std::size_t i = 0; i < chains_.size(); ++i) {
-    chains_[i].kernel.workspace = workspace_.get();
-    if (i + 1 < chains_.size()) chains_[i].kernel.after = chains_[i + 1].kernel.o;
-  }
+  for (Chain& chain : chains_) chain.kernel.workspace = workspace_.get();
 }
 
 std::size_t DecodeChains::run(std::size_t op, RankContext& context, Buffers& buffers) {
