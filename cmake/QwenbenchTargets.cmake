@@ -28,24 +28,10 @@ if(QWENBENCH_SANITIZE)
   target_link_options(qwenbench_options INTERFACE -fsanitize=${QWENBENCH_SANITIZE})
 endif()
 
-# Precompiled headers shorten a build from nothing; they do not go well with ccache, which makes every other build fast.
-if(QWENBENCH_PRECOMPILED_HEADERS)
-  set(CMAKE_CXX_COMPILER_LAUNCHER "")
-  file(WRITE ${CMAKE_BINARY_DIR}/precompiled.cpp "")
-  add_library(qwenbench_precompiled OBJECT ${CMAKE_BINARY_DIR}/precompiled.cpp)
-  target_link_libraries(qwenbench_precompiled PRIVATE qwenbench_options fmt::fmt)
-  target_precompile_headers(qwenbench_precompiled PRIVATE
-    <algorithm> <cmath> <filesystem> <functional> <map> <memory> <optional> <set> <span> <string> <unordered_map> <variant>
-    <vector> <fmt/format.h> <nlohmann/json.hpp>)
+if(QWENBENCH_UNITY_BUILD)
+  # GCC takes the unnamed namespace of an included source file for a header's.
+  target_compile_options(qwenbench_warnings INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
 endif()
-
-# Where it is asked for, `target` takes the precompiled headers; its sources include what they need all the same.
-function(qwenbench_use_precompiled_headers target)
-  if(QWENBENCH_PRECOMPILED_HEADERS)
-    target_link_libraries(${target} PRIVATE fmt::fmt)  # its definitions must be those the headers were compiled with
-    target_precompile_headers(${target} REUSE_FROM qwenbench_precompiled)
-  endif()
-endfunction()
 
 # qwenbench_library(NAME SOURCES a.cpp ... [DEPENDS base ...] [PRIVATE_DEPENDS lib ...])
 # makes qwenbench::NAME. DEPENDS are what its public headers include; names of our own modules or imported targets.
@@ -55,7 +41,6 @@ function(qwenbench_library name)
   add_library(qwenbench::${name} ALIAS qwenbench_${name})
   target_include_directories(qwenbench_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(qwenbench_${name} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS} qwenbench_options)
-  qwenbench_use_precompiled_headers(qwenbench_${name})
 endfunction()
 
 # qwenbench_test(NAME SOURCES a_test.cpp ... DEPENDS qwenbench::x ...): one doctest executable, one ctest entry.

@@ -11,7 +11,7 @@ cuda=OFF
 if nvidia-smi -L >/dev/null 2>&1 && { command -v nvcc || [ -x /usr/local/cuda/bin/nvcc ]; } >/dev/null; then cuda=ON; fi
 
 cmake -S . -B build/demo -G Ninja -DCMAKE_BUILD_TYPE=Release -DQWENBENCH_TESTS=OFF \
-  -DQWENBENCH_OPTIMIZATION=-O1 -DQWENBENCH_PRECOMPILED_HEADERS=ON -DQWENBENCH_CUDA=$cuda >&2
+  -DQWENBENCH_OPTIMIZATION=-O1 -DQWENBENCH_UNITY_BUILD=ON -DQWENBENCH_CUDA=$cuda >&2
 cmake --build build/demo --target qwenbench qwenbench-run >&2
 
 exec build/demo/bin/qwenbench run --profile tiny-vl "$@"

@@ -70,6 +70,7 @@ fuzz_corpus() {
 stage setup scripts/setup.sh full
 stage build build cpu
 stage test run_tests cpu
+stage demo scripts/demo.sh --dry-run   # the one unity build
 if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
   stage build-cuda build cuda
   stage test-cuda run_tests cuda -LE slow

@@ -20,7 +20,7 @@ struct Arguments {
   bool verify = false, cross = false, vllm_dummy = false, vllm_rank_local = false;
 };
 
-constexpr std::array kShortcuts{
+constexpr std::array kCalibrationShortcuts{
     Shortcut{"--model", "model", "PATH|ID", "Checkpoint directory, or a hub id in the local cache"},
     Shortcut{"--device", "engine.device", "auto|cpu|cuda", "Where the model runs"},
     Shortcut{"--tensor-parallel-size", "engine.tensor_parallel_size", "N", "Ranks that share every layer"},
@@ -33,7 +33,7 @@ constexpr std::array kShortcuts{
 };
 
 void add_options(CLI::App& app, Arguments& arguments) {
-  add_profile_options(app, arguments.profile, kShortcuts);
+  add_profile_options(app, arguments.profile, kCalibrationShortcuts);
   app.add_option("-o,--output", arguments.profile.output, "Scale file [results/PROFILE-kv-scales.json]")
       ->type_name("FILE");
   app.add_option("--export", arguments.exports, "Also write compressed-tensors (for vLLM), modelopt, sglang")

@@ -1,11 +1,14 @@
 // What every subcommand shares: its main(), the mapping of errors to exit codes, and argument parsing.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <iosfwd>
 #include <string>
 #include <vector>
+
+namespace CLI {  // costs seconds to include
+class App;
+}
 
 namespace qwenbench::tools {
 

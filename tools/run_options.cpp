@@ -9,7 +9,7 @@
 namespace qwenbench::tools {
 namespace {
 
-constexpr std::array kShortcuts{
+constexpr std::array kRunShortcuts{
     Shortcut{"--model", "model", "PATH|ID", "Checkpoint directory, or a hub id in the local cache"},
     Shortcut{"--load-format", "load_format", "auto|dummy", "dummy: seeded random weights, for speed only"},
     Shortcut{"--device", "engine.device", "auto|cpu|cuda", "Where the model runs"},
@@ -46,7 +46,7 @@ void add_profile_options(CLI::App& app, RunArguments& arguments, std::span<const
 }
 
 void add_run_options(CLI::App& app, RunArguments& arguments) {
-  add_profile_options(app, arguments, kShortcuts);
+  add_profile_options(app, arguments, kRunShortcuts);
   app.add_option("-o,--output", arguments.output, "Result file [results/PROFILE-TIME.json]")->type_name("FILE");
   app.add_option("--report", arguments.report, "Also write the decision document: question, numbers, verdict, risks")
       ->type_name("FILE.md");

@@ -8,7 +8,7 @@
 namespace qwenbench::calibration {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 class SglangReader {
  public:

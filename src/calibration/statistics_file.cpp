@@ -12,7 +12,7 @@
 namespace qwenbench::calibration {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 /// fn(name, histogram) of every histogram: "k.LAYER.HEAD.text".
 template <class Statistics, class Function>

@@ -13,7 +13,7 @@ namespace qwenbench::model {
 namespace {
 
 /// libjpeg's state. Its errors come back by longjmp, so the functions that call setjmp own nothing with a destructor.
-struct Decoder {
+struct JpegDecoder {
   jpeg_decompress_struct jpeg{};
   jpeg_error_mgr errors{};
   jpeg_progress_mgr progress{};
@@ -21,23 +21,23 @@ struct Decoder {
   char message[JMSG_LENGTH_MAX] = {};
   std::span<const std::byte> file;
 
-  explicit Decoder(std::span<const std::byte> data) : file(data) {
+  explicit JpegDecoder(std::span<const std::byte> data) : file(data) {
     jpeg.err = jpeg_std_error(&errors);
-    errors.error_exit = &Decoder::on_error;
-    errors.emit_message = &Decoder::on_message;
-    progress.progress_monitor = &Decoder::on_progress;
+    errors.error_exit = &JpegDecoder::on_error;
+    errors.emit_message = &JpegDecoder::on_message;
+    progress.progress_monitor = &JpegDecoder::on_progress;
     jpeg.client_data = this;
   }
-  ~Decoder() { jpeg_destroy_decompress(&jpeg); }
-  Decoder(const Decoder&) = delete;
-  Decoder& operator=(const Decoder&) = delete;
+  ~JpegDecoder() { jpeg_destroy_decompress(&jpeg); }
+  JpegDecoder(const JpegDecoder&) = delete;
+  JpegDecoder& operator=(const JpegDecoder&) = delete;
 
   [[noreturn]] void stop(const char* text) {
     std::strncpy(message, text, sizeof(message) - 1);
     std::longjmp(jump, 1);
   }
   [[noreturn]] static void on_error(j_common_ptr common) {
-    auto* self = static_cast<Decoder*>(common->client_data);
+    auto* self = static_cast<JpegDecoder*>(common->client_data);
     char text[JMSG_LENGTH_MAX];
     common->err->format_message(common, text);
     self->stop(text);
@@ -45,14 +45,14 @@ struct Decoder {
   /// As Pillow: damage inside is passed over, a file that ends too early is not. (Not every libjpeg warns of it.)
   static void on_message(j_common_ptr, int) {}
   static boolean on_end_of_file(j_decompress_ptr jpeg) {
-    static_cast<Decoder*>(jpeg->client_data)->stop("the file is truncated");
+    static_cast<JpegDecoder*>(jpeg->client_data)->stop("the file is truncated");
   }
   /// A progressive file of a few kilobytes can hold thousands of passes over the whole image.
   static void on_progress(j_common_ptr common) {
     const auto* jpeg = reinterpret_cast<jpeg_decompress_struct*>(common);
     const double scans = jpeg->input_scan_number;
     const double pixels = static_cast<double>(jpeg->image_width) * jpeg->image_height;
-    if (scans > 128 || scans * pixels > 4e9) static_cast<Decoder*>(common->client_data)->stop("too many scans");
+    if (scans > 128 || scans * pixels > 4e9) static_cast<JpegDecoder*>(common->client_data)->stop("too many scans");
   }
 
   bool read_header();
@@ -60,26 +60,26 @@ struct Decoder {
   bool read_rows(std::uint8_t* out, std::size_t row_bytes);
 };
 
-bool Decoder::read_header() {
+bool JpegDecoder::read_header() {
   if (setjmp(jump)) return false;
   jpeg_create_decompress(&jpeg);
   jpeg.client_data = this;
   jpeg.progress = &progress;
   jpeg_save_markers(&jpeg, JPEG_APP0 + 1, 0xffff);  // EXIF and XMP
   jpeg_mem_src(&jpeg, reinterpret_cast<const unsigned char*>(file.data()), file.size());
-  jpeg.src->fill_input_buffer = &Decoder::on_end_of_file;
+  jpeg.src->fill_input_buffer = &JpegDecoder::on_end_of_file;
   jpeg_read_header(&jpeg, TRUE);
   return true;
 }
 
-bool Decoder::start() {
+bool JpegDecoder::start() {
   if (setjmp(jump)) return false;
   jpeg.out_color_space = jpeg.num_components == 1 ? JCS_GRAYSCALE : jpeg.num_components == 4 ? JCS_CMYK : JCS_RGB;
   jpeg_start_decompress(&jpeg);
   return true;
 }
 
-bool Decoder::read_rows(std::uint8_t* out, std::size_t row_bytes) {
+bool JpegDecoder::read_rows(std::uint8_t* out, std::size_t row_bytes) {
   if (setjmp(jump)) return false;
   while (jpeg.output_scanline < jpeg.output_height) {
     JSAMPROW row = out + row_bytes * jpeg.output_scanline;
@@ -88,7 +88,7 @@ bool Decoder::read_rows(std::uint8_t* out, std::size_t row_bytes) {
   return true;
 }
 
-int orientation_of(const Decoder& decoder) {
+int orientation_of(const JpegDecoder& decoder) {
   constexpr std::string_view kExif("Exif\0\0", 6), kXmp("http://ns.adobe.com/xap/1.0/\0", 29);
   std::string exif, xmp;  // EXIF may continue in a second marker
   for (auto* marker = decoder.jpeg.marker_list; marker; marker = marker->next) {
@@ -115,14 +115,14 @@ void cmyk_to_rgb(std::span<const std::uint8_t> cmyk, std::vector<std::uint8_t>& 
   }
 }
 
-[[noreturn]] void fail(const std::string& name, const Decoder& decoder) {
+[[noreturn]] void fail(const std::string& name, const JpegDecoder& decoder) {
   throw InputError(fmt::format("{}: damaged JPEG ({}); replace the file", name, one_line(decoder.message)));
 }
 
 }  // namespace
 
 DecodedImage decode_jpeg(std::span<const std::byte> file, const std::string& name) {
-  Decoder decoder(file);
+  JpegDecoder decoder(file);
   if (!decoder.read_header()) fail(name, decoder);
   require_decodable_size(decoder.jpeg.image_width, decoder.jpeg.image_height, name);
   const int components = decoder.jpeg.num_components;

@@ -8,9 +8,6 @@
 namespace qwenbench::model {
 namespace {
 
-constexpr DType kWord[] = {DType::kI32};
-constexpr DType kFloats[] = {DType::kF16, DType::kBF16, DType::kF32};
-constexpr std::int64_t kPerWord = 8;
 /// The nibble that holds output column j of its word: the inverse of the order 0,2,4,6,1,3,5,7.
 constexpr int kNibble[8] = {0, 4, 1, 5, 2, 6, 3, 7};
 

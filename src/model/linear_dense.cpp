@@ -9,7 +9,6 @@
 namespace qwenbench::model {
 namespace {
 
-constexpr DType kFloats[] = {DType::kBF16, DType::kF16, DType::kF32};
 constexpr DType kFp8[] = {DType::kF8E4M3};
 constexpr std::int64_t kBlock = 128;
 

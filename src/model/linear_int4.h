@@ -7,6 +7,10 @@
 
 namespace qwenbench::model {
 
+/// Codes and zero points are packed into words.
+inline constexpr DType kWord[] = {DType::kI32};
+inline constexpr std::int64_t kPerWord = 8;
+
 class Int4Linear : public LinearSource {
  public:
   void dequantize(std::int64_t row_begin, std::int64_t row_end, float* out) const override;

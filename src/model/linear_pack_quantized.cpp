@@ -11,10 +11,7 @@
 namespace qwenbench::model {
 namespace {
 
-constexpr DType kWord[] = {DType::kI32};
 constexpr DType kLong[] = {DType::kI64};
-constexpr DType kFloats[] = {DType::kBF16, DType::kF16, DType::kF32};
-constexpr std::int64_t kPerWord = 8;
 constexpr std::uint8_t kSymmetricZero = 8;
 
 std::int64_t words(std::int64_t values) { return (values + kPerWord - 1) / kPerWord; }

@@ -11,34 +11,34 @@ namespace qwenbench::model {
 namespace {
 
 /// libpng's state. Its errors come back by longjmp, so the functions that call setjmp own nothing with a destructor.
-struct Decoder {
+struct PngDecoder {
   png_structp png = nullptr;
   png_infop info = nullptr;
   std::span<const std::byte> file;
   std::size_t at = 0;
   char message[160] = {};
 
-  explicit Decoder(std::span<const std::byte> data) : file(data) {
-    png = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, &Decoder::on_error, &Decoder::on_warning);
+  explicit PngDecoder(std::span<const std::byte> data) : file(data) {
+    png = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, &PngDecoder::on_error, &PngDecoder::on_warning);
     info = png ? png_create_info_struct(png) : nullptr;
     if (!info) {
       png_destroy_read_struct(&png, nullptr, nullptr);
       throw std::bad_alloc();
     }
   }
-  ~Decoder() { png_destroy_read_struct(&png, &info, nullptr); }
-  Decoder(const Decoder&) = delete;
-  Decoder& operator=(const Decoder&) = delete;
+  ~PngDecoder() { png_destroy_read_struct(&png, &info, nullptr); }
+  PngDecoder(const PngDecoder&) = delete;
+  PngDecoder& operator=(const PngDecoder&) = delete;
 
   [[noreturn]] static void on_error(png_structp png, png_const_charp text) {
-    auto* self = static_cast<Decoder*>(png_get_error_ptr(png));
+    auto* self = static_cast<PngDecoder*>(png_get_error_ptr(png));
     std::strncpy(self->message, text, sizeof(self->message) - 1);
     png_longjmp(png, 1);
   }
   static void on_warning(png_structp, png_const_charp) {}
 
   static void on_read(png_structp png, png_bytep out, std::size_t size) {
-    auto* self = static_cast<Decoder*>(png_get_io_ptr(png));
+    auto* self = static_cast<PngDecoder*>(png_get_io_ptr(png));
     if (size > self->file.size() - self->at) png_error(png, "the file is truncated");
     std::memcpy(out, self->file.data() + self->at, size);
     self->at += size;
@@ -48,9 +48,9 @@ struct Decoder {
   bool read_rows(png_bytepp rows);
 };
 
-bool Decoder::read_header() {
+bool PngDecoder::read_header() {
   if (setjmp(png_jmpbuf(png))) return false;
-  png_set_read_fn(png, this, &Decoder::on_read);
+  png_set_read_fn(png, this, &PngDecoder::on_read);
   png_set_user_limits(png, 0x7fffffff, 0x7fffffff);  // the area is checked apart
   // Colour profiles, texts and gamma change nothing here (as in Pillow): they are not even unpacked.
   png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
@@ -68,7 +68,7 @@ bool Decoder::read_header() {
   return true;
 }
 
-bool Decoder::read_rows(png_bytepp rows) {
+bool PngDecoder::read_rows(png_bytepp rows) {
   if (setjmp(png_jmpbuf(png))) return false;
   png_read_image(png, rows);
   return true;
@@ -105,7 +105,7 @@ void expand_gray16(std::span<const std::uint8_t> gray, std::vector<std::uint8_t>
   }
 }
 
-[[noreturn]] void fail(const std::string& name, const Decoder& decoder) {
+[[noreturn]] void fail(const std::string& name, const PngDecoder& decoder) {
   throw InputError(fmt::format("{}: damaged PNG ({}); replace the file", name, one_line(decoder.message)));
 }
 
@@ -120,7 +120,7 @@ std::int64_t big_endian32(std::span<const std::byte> file, std::size_t at) {
 DecodedImage decode_png(std::span<const std::byte> file, const std::string& name) {
   if (file.size() < 33) throw InputError(name + ": damaged PNG (the file is truncated); replace the file");
   require_decodable_size(big_endian32(file, 16), big_endian32(file, 20), name);  // IHDR comes first, always
-  Decoder decoder(file);
+  PngDecoder decoder(file);
   if (!decoder.read_header()) fail(name, decoder);
   const auto width = static_cast<std::size_t>(png_get_image_width(decoder.png, decoder.info));
   const auto height = static_cast<std::size_t>(png_get_image_height(decoder.png, decoder.info));

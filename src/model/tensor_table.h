@@ -19,6 +19,9 @@ class TensorTable {
   virtual std::string place_of(const std::string& name) const = 0;
 };
 
+/// What dense weights and scales may be stored as.
+inline constexpr DType kFloats[] = {DType::kBF16, DType::kF16, DType::kF32};
+
 std::string shape_text(std::span<const std::int64_t> shape);
 
 /// The tensor, which must exist. Throws InputError naming place and tensor where its shape is another, or its dtype is

@@ -23,7 +23,7 @@ bool is_day(const std::string& text) {
   return text.size() == 10 && static_cast<std::size_t>(end) == text.size() && date.ok();
 }
 
-Acceptance read_entry(const Json& json, const std::string& where) {
+Acceptance read_acceptance(const Json& json, const std::string& where) {
   const auto fail = [&](const std::string& what) { throw InputError(fmt::format("{}: {}", where, what)); };
   if (!json.is_object()) fail("an object is expected");
   Acceptance entry;
@@ -61,7 +61,7 @@ std::vector<Acceptance> read_accept_file(const std::filesystem::path& path) {
   }
   std::vector<Acceptance> accepted;
   for (const Json& entry : json["accepted"]) {
-    accepted.push_back(read_entry(entry, fmt::format("{}: accepted[{}]", source, accepted.size())));
+    accepted.push_back(read_acceptance(entry, fmt::format("{}: accepted[{}]", source, accepted.size())));
   }
   return accepted;
 }

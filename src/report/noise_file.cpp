@@ -12,13 +12,13 @@ namespace qwenbench::report {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr int kVersion = 1;
+constexpr int kNoiseVersion = 1;
 
 [[noreturn]] void refuse(const std::string& source) {
   throw InputError(fmt::format("{}: no noise file of qwenbench; make one with qwenbench compare --noise", source));
 }
 
-NoiseEntry read_entry(const Json& json, const std::string& source) {
+NoiseEntry read_noise_entry(const Json& json, const std::string& source) {
   NoiseEntry entry;
   try {
     entry.host = json.at("host").get<std::string>();
@@ -65,18 +65,18 @@ NoiseFile read_noise_file(const std::filesystem::path& path) {
   const std::string source = path.string();
   const Json json = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("noise_version") || !json.contains("hosts")) refuse(source);
-  if (json["noise_version"] != kVersion) {
+  if (json["noise_version"] != kNoiseVersion) {
     throw InputError(fmt::format("{}: written by another qwenbench (noise_version {}, this one reads {})", source,
-                                 json["noise_version"].dump(), kVersion));
+                                 json["noise_version"].dump(), kNoiseVersion));
   }
   if (!json["hosts"].is_array()) refuse(source);
   NoiseFile file;
-  for (const Json& entry : json["hosts"]) file.hosts.push_back(read_entry(entry, source));
+  for (const Json& entry : json["hosts"]) file.hosts.push_back(read_noise_entry(entry, source));
   return file;
 }
 
 void write_noise_file(const std::filesystem::path& path, const NoiseFile& file) {
-  Json json{{"noise_version", kVersion}, {"hosts", Json::array()}};
+  Json json{{"noise_version", kNoiseVersion}, {"hosts", Json::array()}};
   for (const NoiseEntry& entry : file.hosts) {
     Json metrics = Json::object();
     for (const auto& [name, value] : entry.metrics) {

@@ -12,13 +12,13 @@ namespace {
 constexpr double kMilliseconds = 1e3;
 
 /// Latencies of one completed request, in milliseconds.
-struct Latency {
+struct RequestLatency {
   double ttft = 0, e2el = 0;
   std::optional<double> tpot, mean_itl;
 };
 
-Latency latency_of(const RequestRecord& request) {
-  Latency result;
+RequestLatency latency_of(const RequestRecord& request) {
+  RequestLatency result;
   const double gaps = std::accumulate(request.itls.begin(), request.itls.end(), 0.0);
   result.ttft = *request.ttft * kMilliseconds;
   result.e2el = result.ttft + gaps * kMilliseconds;
@@ -32,7 +32,7 @@ bool limits_requests(const SloLimit& limit) {
          limit.metric == "e2el_ms";
 }
 
-bool meets(const Latency& latency, std::span<const SloLimit> slo) {
+bool meets(const RequestLatency& latency, std::span<const SloLimit> slo) {
   return std::all_of(slo.begin(), slo.end(), [&](const SloLimit& limit) {
     if (!limits_requests(limit)) return true;
     std::optional<double> value = latency.e2el;
@@ -60,7 +60,7 @@ void add(const RequestRecord& request, std::span<const SloLimit> slo, Pool& pool
   summary.total_input_tokens += request.input_len;
   summary.total_input_vision_tokens += request.input_vision_len;
   summary.total_output_tokens += request.output_len;
-  const Latency latency = latency_of(request);
+  const RequestLatency latency = latency_of(request);
   pool.ttft.push_back(latency.ttft);
   if (request.cached_tokens) (*request.cached_tokens > 0 ? pool.ttft_hit : pool.ttft_miss).push_back(latency.ttft);
   pool.e2el.push_back(latency.e2el);

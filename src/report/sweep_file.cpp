@@ -11,7 +11,7 @@ namespace qwenbench::report {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr int kVersion = 1;
+constexpr int kSweepVersion = 1;
 
 std::string dump(const Json& json) { return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n"; }
 
@@ -21,9 +21,9 @@ SweepManifest read_sweep_manifest(const std::filesystem::path& path) {
   const Json json = Json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   const std::string source = path.string();
   if (!json.is_object() || !json.contains("sweep_version")) throw InputError(source + ": no sweep of qwenbench");
-  if (json["sweep_version"] != kVersion) {
+  if (json["sweep_version"] != kSweepVersion) {
     throw InputError(fmt::format("{}: sweep_version {}; this qwenbench reads {}", source,
-                                 one_line(json["sweep_version"].dump(), 20), kVersion));
+                                 one_line(json["sweep_version"].dump(), 20), kSweepVersion));
   }
   SweepManifest manifest;
   try {
@@ -40,7 +40,8 @@ SweepManifest read_sweep_manifest(const std::filesystem::path& path) {
 }
 
 void write_sweep_manifest(const std::filesystem::path& path, const SweepManifest& manifest) {
-  Json json{{"sweep_version", kVersion}, {"name", manifest.name}, {"hash", manifest.hash}, {"cells", Json::array()}};
+  Json json{
+      {"sweep_version", kSweepVersion}, {"name", manifest.name}, {"hash", manifest.hash}, {"cells", Json::array()}};
   for (const SweepManifest::Cell& cell : manifest.cells) {
     json["cells"].push_back({{"id", cell.id}, {"settings", cell.settings}});
   }

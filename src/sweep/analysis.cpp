@@ -158,4 +158,12 @@ Analysis analyse(const profile::Sweep& sweep, const std::vector<CellResult>& cel
   return analysis;
 }
 
+std::string candidate_name(const profile::Sweep& sweep, const Candidate& candidate) {
+  return fmt::format("{}, {}", describe_cell(sweep, sweep.cells[candidate.cell]), candidate.run->variant->name);
+}
+
+std::string number_text(std::optional<double> value) {
+  return value && std::isfinite(*value) ? fmt::format("{:.4g}", *value) : "-";
+}
+
 }  // namespace qwenbench::sweep

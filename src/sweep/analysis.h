@@ -43,4 +43,10 @@ Analysis analyse(const profile::Sweep& sweep, const std::vector<CellResult>& cel
 /// The checks that need no results; for before hours of work.
 void check_names(const profile::Sweep& sweep);
 
+/// The candidate's cell and variant, for people.
+std::string candidate_name(const profile::Sweep& sweep, const Candidate& candidate);
+
+/// Four digits; "-" where there is no finite value.
+std::string number_text(std::optional<double> value);
+
 }  // namespace qwenbench::sweep

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "compare/files/charts.h"
 #include "report/metrics.h"
@@ -13,14 +12,6 @@ namespace {
 
 using html::Chart;
 using html::Series;
-
-std::string number(std::optional<double> value) {
-  return value && std::isfinite(*value) ? fmt::format("{:.4g}", *value) : "-";
-}
-
-std::string name_of(const profile::Sweep& sweep, const Candidate& candidate) {
-  return fmt::format("{}, {}", describe_cell(sweep, sweep.cells[candidate.cell]), candidate.run->variant->name);
-}
 
 /// The first two Pareto metrics against each other; the front is a line.
 Chart front_chart(const profile::Sweep& sweep, const Analysis& analysis) {
@@ -48,9 +39,9 @@ Chart front_chart(const profile::Sweep& sweep, const Analysis& analysis) {
   });
   for (const std::size_t i : order) {
     const Candidate& candidate = analysis.candidates[i];
-    const std::string name = name_of(sweep, candidate);
+    const std::string name = candidate_name(sweep, candidate);
     std::vector<std::string> row{name};
-    for (const auto& value : candidate.pareto) row.push_back(number(value));
+    for (const auto& value : candidate.pareto) row.push_back(number_text(value));
     row.insert(row.end(), {candidate.on_front ? "yes" : "",
                            analysis.champion == i ? "champion"
                            : candidate.tied       ? "tied"
@@ -142,8 +133,8 @@ std::string render_html(const profile::Sweep& sweep, const std::vector<CellResul
   const auto done = std::count_if(cells.begin(), cells.end(), [](const CellResult& cell) { return cell.done(); });
   page.subtitle = fmt::format("{} of {} cells have a result. ", done, cells.size());
   page.subtitle += analysis.champion ? fmt::format("Champion in {}: {}, {}.", sweep.objective.metric,
-                                                   name_of(sweep, analysis.candidates[*analysis.champion]),
-                                                   number(analysis.candidates[*analysis.champion].objective))
+                                                   candidate_name(sweep, analysis.candidates[*analysis.champion]),
+                                                   number_text(analysis.candidates[*analysis.champion].objective))
                                      : "No cell holds every constraint.";
   html::Section overview{"Champion and Pareto front", {}, {}, {}};
   if (!analysis.candidates.empty()) overview.charts.push_back(front_chart(sweep, analysis));

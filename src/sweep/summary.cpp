@@ -48,10 +48,6 @@ std::string quoted(const std::string& text) {
   return result + "\"";
 }
 
-std::string number(std::optional<double> value) {
-  return value && std::isfinite(*value) ? fmt::format("{:.4g}", *value) : "-";
-}
-
 Json json_of(std::optional<double> value) { return value && std::isfinite(*value) ? Json(*value) : Json(nullptr); }
 
 std::string change_text(const Effect& effect, double value) {
@@ -59,10 +55,6 @@ std::string change_text(const Effect& effect, double value) {
   if (effect.metric == "same_top1" || effect.metric.starts_with("accuracy"))
     return fmt::format("{:+.2f} pt", 100 * value);
   return fmt::format("{:+.2g}", value);
-}
-
-std::string name_of(const profile::Sweep& sweep, const Candidate& candidate) {
-  return fmt::format("{}, {}", describe_cell(sweep, sweep.cells[candidate.cell]), candidate.run->variant->name);
 }
 
 std::string axes_csv(const profile::Sweep& sweep, std::size_t cell) {
@@ -85,15 +77,16 @@ std::string table(const profile::Sweep& sweep, const Analysis& analysis) {
     if (std::find(metrics.begin(), metrics.end(), metric) == metrics.end()) metrics.push_back(metric);
   }
   std::size_t width = 4;
-  for (const Candidate& candidate : analysis.candidates) width = std::max(width, name_of(sweep, candidate).size());
+  for (const Candidate& candidate : analysis.candidates)
+    width = std::max(width, candidate_name(sweep, candidate).size());
   std::string text = left("cell, variant", width);
   for (const std::string& metric : metrics) text += fmt::format("  {:>18}", metric);
   text += "\n";
   for (std::size_t i = 0; i < analysis.candidates.size(); ++i) {
     const Candidate& candidate = analysis.candidates[i];
-    text += left(name_of(sweep, candidate), width);
+    text += left(candidate_name(sweep, candidate), width);
     for (const std::string& metric : metrics) {
-      text += fmt::format("  {:>18}", number(report::metric_value(*candidate.run->variant, metric)));
+      text += fmt::format("  {:>18}", number_text(report::metric_value(*candidate.run->variant, metric)));
     }
     std::string marks = i == analysis.champion ? " champion" : candidate.tied ? " tied" : "";
     if (candidate.on_front) marks += " front";
@@ -135,8 +128,8 @@ std::string champion_text(const profile::Sweep& sweep, const Analysis& analysis)
     return fmt::format("\nNo champion: no cell holds every constraint and has {}\n", sweep.objective.metric);
   }
   const Candidate& champion = analysis.candidates[*analysis.champion];
-  std::string text = fmt::format("\nChampion: {}: {} {}\n", name_of(sweep, champion), sweep.objective.metric,
-                                 number(champion.objective));
+  std::string text = fmt::format("\nChampion: {}: {} {}\n", candidate_name(sweep, champion), sweep.objective.metric,
+                                 number_text(champion.objective));
   const auto tied = std::count_if(analysis.candidates.begin(), analysis.candidates.end(),
                                   [](const Candidate& candidate) { return candidate.tied; });
   if (tied > 0) text += fmt::format("{} more cannot be told from it (marked tied)\n", tied);
