@@ -1,12 +1,12 @@
 // A thread block a multiprocessor. One warp streams its share of all products' weights through a ring in shared memory,
 // as far ahead as there is room; one for each 8 tokens brings the tokens' columns of each stage, as soon as the product
-// before has written them; four warps a stage multiply (w4_multiply.cuh), kSplit sets of them in turn; four finish
-// sums.
+// before has written them (Inputs); one adds them up for the zero points; four warps a stage multiply
+// (w4_multiply.cuh), kSplit sets of them in turn; four finish sums.
 //
-// Columns of a row block are spread over thread blocks, which share the work of adding up their parts, in a fixed
-// order, and of using the sum at once (SumFinisher). A product's input is ready when all row blocks of the
-// product before are done. A norm needs the whole row, but it is a factor: its input goes on without, and the products'
-// results are multiplied by it.
+// Columns of a tile may be spread over thread blocks, which share the work of adding up their parts, in a fixed order,
+// and of using the sum at once (SumFinisher). A product's input is complete when all row blocks of the product before
+// are done. A norm needs the whole row, but it is a factor: its input goes on without, and the products' results are
+// multiplied by it.
 #include <algorithm>
 
 #include "kernels/decode_chain_stream.cuh"

@@ -60,7 +60,7 @@ struct Work {
   }
 };
 
-/// In the workspace; all but `launches` are zero between kernels.
+/// In the workspace; the first two are zero between kernels.
 struct Counters {
   unsigned done[kProducts];  // pairs of tokens of row blocks that are finished
   unsigned left;             // thread blocks that have left
