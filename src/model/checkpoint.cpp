@@ -126,7 +126,7 @@ class Checkpoint : public TableWeightSource {
     for (const auto& [name, location] : shards_.tensors) {
       tensors.push_back({name, location.entry->dtype, location.entry->shape});
     }
-    return model_fingerprint(tensors, directory_ / "config.json", "checkpoint");
+    return model_fingerprint(tensors, directory_ / "config.json", "checkpoint", this);
   }
 
   std::size_t total_bytes() const override {

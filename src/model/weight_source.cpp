@@ -38,8 +38,22 @@ std::unique_ptr<LinearSource> TableWeightSource::linear(const std::string& modul
 
 std::vector<LayerKvScales> TableWeightSource::kv_scales() const { return read_kv_scales(*this, config_.text); }
 
+namespace {
+
+/// Bytes from a tensor's begin, middle and end.
+std::string sample_of(const TensorView& tensor) {
+  constexpr std::size_t kBytes = 64;
+  const std::size_t size = tensor.bytes(), count = std::min(kBytes, size);
+  std::string sample;
+  for (const std::size_t at : {std::size_t{0}, (size - count) / 2, size - count})
+    sample.append(reinterpret_cast<const char*>(tensor.data) + at, count);
+  return sample;
+}
+
+}  // namespace
+
 std::string model_fingerprint(const std::vector<TensorSpec>& tensors, const std::filesystem::path& config_file,
-                              const std::string& kind) {
+                              const std::string& kind, const TensorTable* values) {
   nlohmann::json config = parse_json_file(config_file);
   if (config.contains("quantization_config") && config["quantization_config"].is_object()) {
     nlohmann::json& quantization = config["quantization_config"];
@@ -52,6 +66,7 @@ std::string model_fingerprint(const std::vector<TensorSpec>& tensors, const std:
   for (const TensorSpec& tensor : tensors) {
     if (is_kv_scale_name(tensor.name)) continue;
     lines.push_back(fmt::format("{} {} {}\n", tensor.name, safetensors_name(tensor.dtype), shape_text(tensor.shape)));
+    if (const auto view = values ? values->find_tensor(tensor.name) : std::nullopt) lines.back() += sample_of(*view);
   }
   std::sort(lines.begin(), lines.end());
   Sha256 hash;

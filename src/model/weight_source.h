@@ -34,9 +34,10 @@ std::vector<LayerKvScales> read_kv_scales(const TensorTable& table, const TextCo
 /// A tensor that carries a KV scale under any name that read_kv_scales() knows.
 bool is_kv_scale_name(const std::string& name);
 
-/// Hash of the tensors' names, dtypes and shapes and of config.json. KV scales do not count, so that a checkpoint is
-/// the same model with and without them (an exported overlay must accept the scales of its base).
+/// Hash of the tensors' names, dtypes and shapes, of config.json, and of a few bytes of each tensor in `values`: a
+/// model of the same form with other weights is another one, whose scales must not be taken. KV scales do not count, so
+/// that a checkpoint is the same model with and without them (an exported overlay must accept the scales of its base).
 std::string model_fingerprint(const std::vector<TensorSpec>& tensors, const std::filesystem::path& config_file,
-                              const std::string& kind);
+                              const std::string& kind, const TensorTable* values = nullptr);
 
 }  // namespace qwenbench::model

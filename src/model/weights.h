@@ -87,7 +87,8 @@ class WeightSource {
   /// Scales stored in the checkpoint under any known name, one entry a layer; empty where it has none. Throws
   /// InputError naming the layer where only some layers have them, or one is zero, negative or NaN.
   virtual std::vector<LayerKvScales> kv_scales() const = 0;
-  /// Hash of tensor names, dtypes, shapes, sizes and config.json: identifies the model without reading its data.
+  /// Hash of tensor names, dtypes, shapes, a few bytes of each and config.json: identifies the model without reading
+  /// all of its data.
   virtual std::string fingerprint() const = 0;
   /// Bytes of all tensors.
   virtual std::size_t total_bytes() const = 0;

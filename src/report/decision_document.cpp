@@ -36,9 +36,9 @@ std::string head_of(const Result& result) {
 }
 
 std::string question() {
-  return "\n## Question\n\nA server stores K and V in FP8 (E4M3). The checkpoint carries no scales, so every scale is "
-         "1.0, "
-         "and the server warns that this may cost accuracy. Does it, for this model and these prompts; would "
+  return "\n## Question\n\nA server stores K and V in FP8 (E4M3) at scale 1.0, as it does where nobody gives it "
+         "scales, "
+         "and warns that this may cost accuracy. Does it, for this model and these prompts; would "
          "calibrated scales help; and does the cache in FP8 cost more than it may?\n";
 }
 

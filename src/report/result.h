@@ -45,7 +45,7 @@ struct RankMemory {  // bytes on one rank
 
 struct EngineInfo {
   std::string model;                   // directory or hub id
-  std::string model_fingerprint;       // hash of tensor headers, sizes and config
+  std::string model_fingerprint;       // hash of tensor headers, samples and config
   std::string quantization;            // QuantizationConfig::describe()
   std::string weights = "checkpoint";  // "checkpoint" | "dummy"
   std::string device = "cpu";          // "cpu" | "cuda"

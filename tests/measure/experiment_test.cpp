@@ -241,16 +241,16 @@ TEST_CASE("runs that share weights load them once, and compute the same") {
   RunOptions options;
   options.shared = &shared;
   const Ran first = run(folder, sets, options);
-  const auto* model = shared.model.get();
+  const auto model = shared.model;  // kept: another model must not get its address
   CHECK(model != nullptr);
   const Ran second =
       run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2", "engine.max_num_seqs=2"},
           options);
-  CHECK(shared.model.get() == model);
+  CHECK(shared.model == model);
   CHECK(second.result.variants[1].quality->kld.mean == first.result.variants[1].quality->kld.mean);
   run(folder, {"workload.trials=1", "workload.num_prompts=1", "quality.num_samples=2", "engine.cpu_threads=1"},
       options);
-  CHECK(shared.model.get() != model);
+  CHECK(shared.model != model);
 }
 
 TEST_CASE("no place to write is found out first") {

@@ -167,7 +167,7 @@ TEST_CASE("checkpoint: no weights, and a shard cut short") {
   CHECK_CONTAINS(error_of([&] { (void)open_checkpoint(folder.path()); }), "no weights");
 }
 
-TEST_CASE("checkpoint: the fingerprint knows shapes and config, not shards or KV scales") {
+TEST_CASE("checkpoint: the fingerprint knows shapes, values and config, not shards or KV scales") {
   const std::string original = open_checkpoint(kFixtures / "hf-tied")->fingerprint();
   CHECK(original.size() == 64);
   CHECK(original == open_checkpoint(kFixtures / "hf-tied")->fingerprint());
@@ -191,6 +191,13 @@ TEST_CASE("checkpoint: the fingerprint knows shapes and config, not shards or KV
   config["text_config"]["rms_norm_eps"] = 1e-5;
   write_file_atomically(folder.path() / "config.json", config.dump());
   CHECK(fingerprint() != original);
+
+  TemporaryFolder other;
+  copy_folder(kFixtures / "hf-tied", other.path());
+  std::string bytes = read_file(other.path() / "model.safetensors");
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);  // the same shapes, one other weight
+  write_file_atomically(other.path() / "model.safetensors", bytes);
+  CHECK(open_checkpoint(other.path())->fingerprint() != original);
   CHECK(original != open_checkpoint(kFixtures / "hf-bf16-sharded")->fingerprint());
 }
 
