@@ -37,7 +37,6 @@ class Calibrator {
       all_batches();
     }
     if (!result_.cancelled) make_scales();
-    if (!result_.cancelled && options_.state) std::filesystem::remove(*options_.state);
     return std::move(result_);
   }
 

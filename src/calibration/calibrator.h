@@ -26,9 +26,10 @@ struct CalibratorOptions {
   int settle_after = 64;          // requests, at the least; 0: the whole set is always used
   double settled_change = 0.01;   // settled: the second half of the requests seen moved no scale further (relative)
   int attention_requests = 16;    // method attention_mse: whole requests whose attention is computed again
-  std::optional<std::filesystem::path> state;  // kept up to date after every look, and gone when the scales are there
-  std::string state_key;                       // model, set and settings
-  ThreadPool* pool = nullptr;                  // method attention_mse
+  std::optional<std::filesystem::path>
+      state;                   // kept up to date after every look; to be deleted when the scales are safe
+  std::string state_key;       // model, set and settings
+  ThreadPool* pool = nullptr;  // method attention_mse
   std::function<void(int requests)> on_finished;
 };
 

@@ -115,6 +115,7 @@ class CalibrateKv {
     for (const std::string& warning : calibration_.scales.warnings) err_ << "warning: " << warning << "\n";
     calibration::write_scale_file(output_, calibration_.scales, loaded_.weights->fingerprint(),
                                   calibration::evidence_text(calibration_, key_bounds_));
+    std::filesystem::remove(state());
     err_ << fmt::format("scales written to {}\n", output_.string());
     const calibration::ExportJob job{calibration_.scales, loaded_.model->config(), directory_,
                                      profile_.engine.tensor_parallel_size};

@@ -143,7 +143,7 @@ TEST_CASE("an interrupted calibration leaves a state, from which it ends with th
   CHECK(resumed.scales.samples == whole.scales.samples);
   CHECK(resumed.trace.size() == whole.trace.size());
   CHECK(resumed.statistics->of(Kind::kValue, 0).total() == 40);
-  CHECK_FALSE(std::filesystem::exists(state.path));
+  CHECK(std::filesystem::exists(state.path));  // the scales are in no file yet
 }
 
 TEST_CASE("a damaged state is refused, not used") {
