@@ -37,9 +37,8 @@ std::string head_of(const Result& result) {
 
 std::string question() {
   return "\n## Question\n\nA server stores K and V in FP8 (E4M3) at scale 1.0, as it does where nobody gives it "
-         "scales, "
-         "and warns that this may cost accuracy. Does it, for this model and these prompts; would "
-         "calibrated scales help; and does the cache in FP8 cost more than it may?\n";
+         "scales, and warns that this may cost accuracy. Does it, for this model and these prompts; would calibrated "
+         "scales help; and does the cache in FP8 cost more than it may?\n";
 }
 
 void add(std::vector<std::string>& facts, const char* name, const std::string& value) {
