@@ -97,6 +97,8 @@ struct Call {
   uint4* parts;    // [2][kPlaces][kRowWarps][pairs of tokens][2][32]: see SumFinisher
   Counters* counters;
   PeerExchange peers;
+
+  __device__ int items() const { return (m + 1) / 2; }  // pairs of tokens
 };
 
 __device__ __forceinline__ unsigned load_acquire(const unsigned* from) {

@@ -115,7 +115,7 @@ class TokenWarp {
     unsigned done = 0;
     if (lane() == 0) done = load_acquire(&call_.counters->done[product - 1]);
     return __shfl_sync(0xffffffffu, done, 0) >=
-           static_cast<unsigned>(call_.work[product - 1].row_blocks * ((call_.m + 1) / 2));
+           static_cast<unsigned>(call_.work[product - 1].row_blocks * call_.items());
   }
 
   /// A stage's columns from `column` on; zeros past the last one.

@@ -145,7 +145,6 @@ class SumFinisher {
     const int last = work.owner(end - 1);
     return {row_block, work.owner(begin), last, work.begin(last + 1) == end ? last : last - 1};
   }
-  __device__ int items() const { return (call_.m + 1) / 2; }
 
   /// This thread block's sum of an item. A lane whose token does not exist takes another one's: the warp stays
   /// together.
@@ -171,7 +170,7 @@ class SumFinisher {
     uint4* to = part(tile, static_cast<int>(blockIdx.x));
 #pragma unroll
     for (int item = 0; item < L::kTokenTiles * 4; ++item) {
-      if (item >= items() || tile.is_mine(item)) continue;
+      if (item >= call_.items() || tile.is_mine(item)) continue;
       const float4 v = own_sum(item);
       store_relaxed(to + item * kItemStride, make_uint4(__float_as_uint(v.x), flag_, __float_as_uint(v.y), flag_));
       store_relaxed(to + item * kItemStride + 32, make_uint4(__float_as_uint(v.z), flag_, __float_as_uint(v.w), flag_));
@@ -246,7 +245,7 @@ class SumFinisher {
     unsigned done = 0;
     finisher_.step = tile.finishers();
 #pragma unroll 1
-    for (finisher_.first = static_cast<int>(blockIdx.x) - tile.first; finisher_.first < items();
+    for (finisher_.first = static_cast<int>(blockIdx.x) - tile.first; finisher_.first < call_.items();
          finisher_.first += F::kItems * finisher_.step) {
       finisher_.prefetch(product, tile.row_block);
       float4 sums[F::kItems];
