@@ -3,41 +3,35 @@
 #include "kernels/decode_attention.h"
 #include "kernels/decode_combine.cuh"
 #include "kernels/launch.h"
-#include "kernels/qk_norm_rope.cuh"
 
 namespace qwenbench::kernels {
 namespace {
 
 using namespace decode;
 
-/// Stores K and V of the newest token of each item whose last tile this thread block has.
-__device__ __forceinline__ void append_newest(const DecodeAttention& op, const Sequences& sequences, int begin,
-                                              int end) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, warps = static_cast<int>(blockDim.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % kLanesPerHead;
-  const bool is_value = threadIdx.x % 32 >= kLanesPerHead;
-  for (int at = begin, i = 0; at < end; ++i) {
-    const Item item = find_item(sequences.tiles_before, op.batch.num_seqs, op.cache.kv_heads, at);
-    if (i % warps == warp && item.end <= end) {
-      const int token = sequences.first_row[item.sequence];
-      const HeadRow x(op.raw, token, op.heads + item.kv_head + (is_value ? op.cache.kv_heads : 0), lane);
-      append(op.raw, token, is_value, item.kv_head, x.stored(is_value), lane);
-    }
-    at = item.end;
+/// What K, V and queries of an item stand for.
+struct ItemScales {
+  float k = 1, v = 1, q = 1;
+  template <class R, bool kCodes>
+  __device__ void load(const DecodeAttention& op, int kv_head) {
+    if (R::kFp8) k = op.cache.k_scale[kv_head], v = op.cache.v_scale[kv_head];
+    if (kCodes) q = op.q_scale[kv_head], v *= op.prob_scale;
   }
-}
+};
 
 /// The queries of an item, bf16 [group][128].
 __device__ __forceinline__ void turn_queries(const DecodeAttention& op, int token, int kv_head, int group,
                                              __nv_bfloat16* to) {
   const int lane = static_cast<int>(threadIdx.x) % kLanesPerHead,
             at_once = static_cast<int>(blockDim.x) / kLanesPerHead;
-  // The last warps first: the first ones are busy with K and V.
+  // The last warps first: those with fewer tiles.
   for (int first = at_once - 1 - static_cast<int>(threadIdx.x) / kLanesPerHead, round = 0; round < group;
        first += at_once, round += at_once) {
     const int query = min(first, group - 1);  // all lanes take part in the shuffles
-    const HeadRow x(op.raw, token, kv_head * group + query, lane);
-    if (first < group) store8(to + query * kHeadDim, lane, x.turned);
+    HeadRow x;
+    x.load(op.raw, token, kv_head * group + query, lane);
+    const Vector8 turned = x.turned(op.raw, token, kv_head * group + query, lane);
+    if (first < group) store8(to + query * kHeadDim, lane, turned);
   }
 }
 
@@ -60,16 +54,30 @@ __global__ void __launch_bounds__(R::kThreads, 1)
   const int begin = slices.begin(block), end = slices.begin(block + 1);
   TileRing<R> ring(op, sequences, shape.log2_block - 4, begin + warp, end, shared + warp * R::kStages * R::kStageBytes);
   ring.begin();
+  const Item first_item = find_item(sequences.tiles_before, num_seqs, kv_heads, begin);
+  ItemScales scales;
+  scales.template load<R, kCodes>(op, first_item.kv_head);
+  NewestTokens<R> newest(op, sequences, begin, end);
+  bool has_newest = newest.next();
   wait_for_previous();
   let_next_start();
   const bool is_raw = op.raw.qkv != nullptr;
   if (is_raw) {
-    const Item item = find_item(sequences.tiles_before, num_seqs, kv_heads, begin);
-    append_newest(op, sequences, begin, end);
-    turn_queries(op, sequences.first_row[item.sequence], item.kv_head, shape.group, queries);
+    NewestRow<R> row;
+    if (has_newest) row.load(newest);
+    turn_queries(op, sequences.first_row[first_item.sequence], first_item.kv_head, shape.group, queries);
+    if (has_newest) row.finish(newest);
     __syncthreads();
+    while (has_newest) {
+      if (ring.begins_with(newest.tile())) ring.put(newest.tile(), newest.row(), row);
+      row.append(newest);
+      has_newest = newest.next();
+      if (has_newest) row.load(newest), row.finish(newest);
+    }
+  } else {
+    for (; has_newest; has_newest = newest.next())
+      if (ring.begins_with(newest.tile())) ring.copy_again(newest.tile());
   }
-  ring.copy_deferred();
 
   Accumulator<R, kColumns, kCodes> acc;
   acc.per_code = kCodes ? 1.0f / op.prob_scale : 1.0f;
@@ -87,15 +95,14 @@ __global__ void __launch_bounds__(R::kThreads, 1)
       turn_queries(op, sequences.first_row[item.sequence], item.kv_head, shape.group, queries);
       __syncthreads();
     }
+    if (at > begin) scales.template load<R, kCodes>(op, item.kv_head);
     if (tile < stop)
-      acc.load_queries(is_raw ? queries : static_cast<const __nv_bfloat16*>(op.q) + offset, shape.group,
-                       R::kFp8 ? op.cache.k_scale[item.kv_head] : 1.0f, kCodes ? op.q_scale[item.kv_head] : 1.0f);
-    ring.settle();
+      acc.load_queries(is_raw ? queries : static_cast<const __nv_bfloat16*>(op.q) + offset, shape.group, scales.k,
+                       scales.q);
     for (; tile < stop; tile += R::kWarps)
       acc.add_tile(ring.advance(), min(kTileTokens, length - (tile - item.begin) * kTileTokens));
 
-    const Output output{static_cast<__nv_bfloat16*>(op.out) + offset, shape.group,
-                        (R::kFp8 ? op.cache.v_scale[item.kv_head] : 1.0f) * (kCodes ? op.prob_scale : 1.0f)};
+    const Output output{static_cast<__nv_bfloat16*>(op.out) + offset, shape.group, scales.v};
     const bool complete = item.begin >= begin && item.end <= end;
     float2* part = part_of(parts, block, begin >= item.begin ? 0 : 1);
     add_warps(warp_parts, acc, reinterpret_cast<float2*>(ring.spare()), (at - begin) % R::kWarps,

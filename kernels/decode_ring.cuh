@@ -3,7 +3,7 @@
 // pieces of a row are exchanged (piece ^ row % 8), so that neither copies nor loads of fragments meet in a bank.
 #pragma once
 
-#include "kernels/decode_slices.cuh"
+#include "kernels/decode_newest.cuh"
 
 namespace qwenbench::kernels::decode {
 
@@ -50,38 +50,38 @@ class TileRing {
                       char* own)
       : cache_(op.cache), finder_(op, sequences, log2_tiles, first, end), own_(own), ring_(shared_address(own)) {}
 
-  /// Before wait_for_previous(): copies the first tiles but for those that hold a newest token, which the kernel before
-  /// this one may still be writing.
+  /// Copies the first tiles, but not the newest token of a sequence: it may not be there yet.
   __device__ void begin() {
 #pragma unroll
     for (int i = 0; i < R::kStages - 1; ++i) {
       std::int64_t place;
       int valid;
       finder_.find(i, place, valid);
-      if (valid & kNewest)
-        deferred_ |= 1u << i;
-      else if (valid > 0)
-        copy_tile<R>(cache_, place, valid, stage(i));
+      if (valid > 0) copy_tile<R>(cache_, place, (valid & ~kNewest) - (valid & kNewest ? 1 : 0), stage(i));
       commit_copies();
     }
   }
 
-  /// After it: copies those.
-  __device__ void copy_deferred() {
-    if (!deferred_) return;
-#pragma unroll
-    for (int i = 0; i < R::kStages - 1; ++i)
-      if (deferred_ >> i & 1)
-        copy_tile<R>(cache_, __shfl_sync(kAllLanes, finder_.place, i),
-                     __shfl_sync(kAllLanes, finder_.valid, i) & ~kNewest, stage(i));
-    commit_copies();
+  /// Whether begin() has copied the warp's i-th tile.
+  __device__ static bool begins_with(int i) { return i < R::kStages - 1; }
+
+  /// Puts the newest token of such a tile there: row `at` of K and V.
+  __device__ void put(int i, int at, const NewestRow<R>& row) {
+    wait_copies<0>();
+    __syncwarp();
+    char* to = own_ + i * R::kStageBytes + (row.is_value() ? R::kTileBytes : 0) + at * R::kRowBytes;
+    row.store([&](int byte) { return to + (byte / 16 ^ at % 8) * 16 + byte % 16; });
+    __syncwarp();
   }
 
-  /// Before advance(): the copies of copy_deferred() are one group more than it counts.
-  __device__ void settle() {
-    if (!deferred_) return;
+  /// Such a tile once more, now that its newest token is in the cache.
+  __device__ void copy_again(int i) {
     wait_copies<0>();
-    deferred_ = 0;
+    __syncwarp();
+    copy_tile<R>(cache_, __shfl_sync(kAllLanes, finder_.place, i), __shfl_sync(kAllLanes, finder_.valid, i) & ~kNewest,
+                 stage(i));
+    commit_copies();
+    wait_copies<0>();
   }
 
   /// The address of the next tile, which has come. A further one is on its way to the stage of the one before.
@@ -112,7 +112,6 @@ class TileRing {
   TileFinder<R::kWarps> finder_;
   char* own_;
   unsigned ring_;
-  unsigned deferred_ = 0;                                    // bit i: of tile i
   int next_ = R::kStages - 1, next_stage_ = R::kStages - 1;  // the tile to copy, and where to
   int stage_ = 0;                                            // of the tile to be read next
 };

@@ -10,9 +10,10 @@ namespace qwenbench::kernels::decode {
 using namespace device;
 
 constexpr int kTileTokens = 16;
-constexpr int kLookAhead = 32;  // tiles whose place in the cache is looked up at once, one a lane
-constexpr int kNewest = 32;     // flag of a tile that holds a sequence's newest token
-constexpr int kMinTiles = 8;    // of a thread block that shares an item: fewer are not worth another part to combine
+constexpr int kLookAhead = 32;   // tiles whose place in the cache is looked up at once, one a lane
+constexpr int kNewest = 32;      // flag of a tile that holds a sequence's newest token
+constexpr int kShortSlice = 24;  // tiles: a longer one is worth another thread block
+constexpr int kMinTiles = 8;     // of a thread block that shares an item: fewer are not worth another part to combine
 
 /// Sizes of a launch that host and device agree on.
 struct Shape {
@@ -72,7 +73,8 @@ struct Slices {
   }
 };
 
-/// Slices for a grid. Where hardly any block is lost by it, every item begins with a block's slice.
+/// Slices for a grid. Where hardly any block is lost by it, or slices stay short, every item begins with a block's
+/// slice.
 __device__ inline Slices make_slices(const Sequences& sequences, int num_seqs, int kv_heads, int grid) {
   Slices slices;
   slices.total = sequences.tiles_before[num_seqs] * kv_heads;
@@ -80,7 +82,7 @@ __device__ inline Slices make_slices(const Sequences& sequences, int num_seqs, i
   slices.blocks = min(grid, max(slices.total / kMinTiles, max(items, 1)));
   if (items > 0 && items <= slices.blocks) {
     const int whole = slices.blocks / items * items;
-    if (16 * whole >= 15 * slices.blocks) slices.blocks = whole;
+    if (16 * whole >= 15 * slices.blocks || slices.total <= whole * kShortSlice) slices.blocks = whole;
   }
   return slices;
 }

@@ -70,55 +70,79 @@ __device__ inline unsigned codes_of(const float (&x)[4], float scale) {
   return codes;
 }
 
-/// Writes one head's row of K or V at a slot.
-__device__ inline void append(const KvLayer& cache, void* data, const float* scale, int head, std::int64_t slot,
-                              const Vector8& x, int lane) {
-  const std::int64_t block = slot / cache.block_size, offset = slot % cache.block_size;
-  const std::int64_t row = (block * cache.kv_heads + head) * cache.block_size + offset;
-  if (cache.dtype == KvDtype::kBFloat16) {
-    store8(static_cast<__nv_bfloat16*>(data) + row * kHeadDim, lane, x);
-  } else {
-    const float s = scale[head];
-    auto* to = static_cast<std::uint8_t*>(data) + row * kHeadDim;
-    *reinterpret_cast<unsigned*>(to + 4 * lane) = codes_of(x.low, s);
-    *reinterpret_cast<unsigned*>(to + kHalfDim + 4 * lane) = codes_of(x.high, s);
+/// What a lane stores of a head's row of K or V: its four first and four last dims.
+struct StoredRow {
+  KvDtype dtype;
+  uint2 low, high;  // FP8: the first word of each alone
+
+  StoredRow() = default;
+  __device__ StoredRow(KvDtype of_dtype, const Vector8& x, float scale) : dtype(of_dtype) {
+    if (dtype == KvDtype::kBFloat16) {
+      low = make_uint2(pack<false>(x.low[0], x.low[1]), pack<false>(x.low[2], x.low[3]));
+      high = make_uint2(pack<false>(x.high[0], x.high[1]), pack<false>(x.high[2], x.high[3]));
+    } else {
+      low = make_uint2(codes_of(x.low, scale), 0);
+      high = make_uint2(codes_of(x.high, scale), 0);
+    }
   }
+
+  /// place(b): where byte b of the row lies.
+  template <class Place>
+  __device__ void store(int lane, const Place& place) const {
+    const auto put = [&](int first_dim, uint2 value) {
+      if (dtype == KvDtype::kBFloat16)
+        *reinterpret_cast<uint2*>(place(2 * first_dim)) = value;
+      else
+        *reinterpret_cast<unsigned*>(place(first_dim)) = value.x;
+    };
+    put(4 * lane, low);
+    put(kHalfDim + 4 * lane, high);
+  }
+};
+
+/// Writes one head's row of K or V at a slot; nothing where that is negative.
+__device__ inline void append(const KvLayer& cache, void* data, int head, std::int64_t slot, const StoredRow& row,
+                              int lane) {
+  if (slot < 0) return;
+  const int log2_block = __ffs(cache.block_size) - 1;
+  const std::int64_t block = slot >> log2_block, offset = slot & (cache.block_size - 1);
+  char* to = static_cast<char*>(data) + ((((block * cache.kv_heads + head) << log2_block) + offset) * kHeadDim
+                                         << (cache.dtype == KvDtype::kBFloat16 ? 1 : 0));
+  row.store(lane, [&](int byte) { return to + byte; });
 }
 
 /// Head `head` of the row of `token`, heads in the order q, k, v. Lanes of a warp call it together.
 struct HeadRow {
-  Vector8 raw, turned;  // as projected; after norm and RoPE
+  Vector8 raw;  // as projected
 
-  __device__ HeadRow(const QkNormRopeAppend& op, int token, int head, int lane) {
+  __device__ void load(const QkNormRopeAppend& op, int token, int head, int lane) {
     const std::int64_t at = static_cast<std::int64_t>(token) * (op.heads + 2 * op.cache.kv_heads) + head;
     const auto* in = static_cast<const __nv_bfloat16*>(op.qkv) + at * kHeadDim;
     load4(in + 4 * lane, raw.low);
     load4(in + kHalfDim + 4 * lane, raw.high);
-    turned = raw;
-    norm(turned, static_cast<const __nv_bfloat16*>(head < op.heads ? op.q_weight : op.k_weight), op.eps, lane);
-    rotate(turned, op.cos + static_cast<std::int64_t>(token) * kHalfDim,
-           op.sin + static_cast<std::int64_t>(token) * kHalfDim, lane);
   }
 
-  /// Of a head of K or V: the row that is stored.
-  __device__ Vector8 stored(bool is_value) const {
+  /// After norm and RoPE.
+  __device__ Vector8 turned(const QkNormRopeAppend& op, int token, int head, int lane) const {
+    Vector8 x = raw;
+    norm(x, static_cast<const __nv_bfloat16*>(head < op.heads ? op.q_weight : op.k_weight), op.eps, lane);
+    rotate(x, op.cos + static_cast<std::int64_t>(token) * kHalfDim,
+           op.sin + static_cast<std::int64_t>(token) * kHalfDim, lane);
+    return x;
+  }
+
+  /// Of a head of K or V: what the cache would hold without rounding.
+  __device__ Vector8 kept(const QkNormRopeAppend& op, int token, int head, int lane) const {
+    const Vector8 as_key = turned(op, token, head, lane);
+    const bool is_value = head >= op.heads + op.cache.kv_heads;
     Vector8 row;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      row.low[i] = is_value ? raw.low[i] : turned.low[i];
-      row.high[i] = is_value ? raw.high[i] : turned.high[i];
+      row.low[i] = is_value ? raw.low[i] : as_key.low[i];
+      row.high[i] = is_value ? raw.high[i] : as_key.high[i];
     }
     return row;
   }
 };
-
-/// Stores a row of K or V of KV head `head`, where the token has a slot.
-__device__ inline void append(const QkNormRopeAppend& op, int token, bool is_value, int head, const Vector8& row,
-                              int lane) {
-  const std::int64_t slot = op.slot[token];
-  if (slot >= 0)
-    append(op.cache, is_value ? op.cache.v : op.cache.k, is_value ? op.cache.v_scale : op.cache.k_scale, head, slot,
-           row, lane);
-}
 
 }  // namespace qwenbench::kernels::device

@@ -18,17 +18,20 @@ __global__ void __launch_bounds__(kThreads) qk_norm_rope_append_kernel(const __g
 
   wait_for_previous();
   let_next_start();
-  const HeadRow x(op, token, head, lane);
+  HeadRow x;
+  x.load(op, token, head, lane);
+  const Vector8 row = x.kept(op, token, head, lane);
   if (!inside) return;
   if (head < op.heads) {
     store8(static_cast<__nv_bfloat16*>(op.q_out) + (static_cast<std::int64_t>(token) * op.heads + head) * kHeadDim,
-           lane, x.turned);
+           lane, row);
     return;
   }
   const bool is_value = head >= op.heads + op.cache.kv_heads;
   const int kv_head = head - op.heads - (is_value ? op.cache.kv_heads : 0);
-  const Vector8 row = x.stored(is_value);
-  append(op, token, is_value, kv_head, row, lane);
+  const KvLayer& cache = op.cache;
+  const float scale = cache.dtype == KvDtype::kBFloat16 ? 1.0f : (is_value ? cache.v_scale : cache.k_scale)[kv_head];
+  append(cache, is_value ? cache.v : cache.k, kv_head, op.slot[token], StoredRow(cache.dtype, row, scale), lane);
   auto* copy = static_cast<__nv_bfloat16*>(is_value ? op.v_out : op.k_out);
   if (copy) store8(copy + (static_cast<std::int64_t>(token) * op.cache.kv_heads + kv_head) * kHeadDim, lane, row);
 }

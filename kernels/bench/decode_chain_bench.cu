@@ -1,8 +1,9 @@
-// A decode step's layers without attention (decode_chain), shapes of Qwen3-VL-32B on one GPU and on one of two (nothing
-// is exchanged), against the rate at which the same device reads memory.
+// A decode step's layers (decode_chain), shapes of Qwen3-VL-32B on one GPU and on one of two (nothing is exchanged),
+// against the rate at which the same device reads memory: without attention, and with that over an FP8 cache, as a
+// kernel of its own before the chain and within it.
 //   decode_chain_bench [layers, default 12] [ranks group tokens, default all of 1 2, 128 32, 1 2 8 16]
 // Weights are random and lie behind one another, so that a replay of the graph reads each once and the next replay
-// finds none of them in L2. Times are of graph replays, by events: median, and (p90 - p10) / median.
+// finds none of them in L2. Times are medians of graph replays, by events.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <functional>
 #include <vector>
 
+#include "kernels/decode_attention.h"
 #include "kernels/decode_chain.h"
 #include "kernels/read_bandwidth.h"
 
@@ -58,11 +60,8 @@ void release(const W4Weights& w) {
   cudaFree(const_cast<void*>(w.groups));
 }
 
-struct Timing {
-  double us, spread;
-};
-
-Timing replay(const std::function<void(cudaStream_t)>& work, int replays) {
+/// Median microseconds.
+double replay(const std::function<void(cudaStream_t)>& work, int replays) {
   cudaStream_t stream;
   CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   cudaGraph_t graph;
@@ -88,9 +87,70 @@ Timing replay(const std::function<void(cudaStream_t)>& work, int replays) {
   CHECK(cudaGraphDestroy(graph));
   CHECK(cudaStreamDestroy(stream));
   std::sort(us.begin(), us.end());
-  const double median = us[us.size() / 2];
-  return {median, (us[us.size() * 9 / 10] - us[us.size() / 10]) / median};
+  return us[us.size() / 2];
 }
+
+/// Attention of m sequences of `context` tokens over a cache of each layer's own.
+struct Context {
+  static constexpr int kBlock = 16;
+  std::vector<DecodeAttention> layers;
+  std::vector<void*> memory;
+  double bytes = 0;
+
+  Context(int ranks, int m, int context, int count, void* qkv, void* out) {
+    const int heads = 64 / ranks, kv_heads = 8 / ranks, blocks = (context + kBlock - 1) / kBlock;
+    const auto numbers = [&](int n, auto value_of) {
+      std::vector<int> values;
+      for (int i = 0; i < n; ++i) values.push_back(value_of(i));
+      return static_cast<int*>(upload(values.data(), values.size() * sizeof(int)));
+    };
+    const std::vector<float> ones(64, 1.0F);
+    const std::vector<std::int64_t> slots = [&] {
+      std::vector<std::int64_t> newest;
+      for (int s = 0; s < m; ++s) newest.push_back(std::int64_t{s} * blocks * kBlock + context - 1);
+      return newest;
+    }();
+    DecodeAttention op{};
+    op.heads = heads;
+    op.out = out;
+    op.max_kv_length = 8192;
+    op.workspace = upload(nullptr, decode_attention_workspace_bytes(m, heads, kv_heads));
+    op.batch = {numbers(m * blocks, [](int i) { return i; }),
+                blocks,
+                numbers(m, [&](int) { return context; }),
+                numbers(m, [](int i) { return i; }),
+                numbers(m, [](int) { return 1; }),
+                m};
+    op.raw.qkv = qkv;
+    op.raw.tokens = m;
+    op.raw.heads = heads;
+    op.raw.q_weight = op.raw.k_weight = upload(nullptr, kHeadDim * 2);
+    op.raw.eps = 1e-6F;
+    op.raw.cos = op.raw.sin = static_cast<float*>(upload(nullptr, std::size_t{64} * m * sizeof(float)));
+    op.raw.slot = static_cast<std::int64_t*>(upload(slots.data(), slots.size() * sizeof(std::int64_t)));
+    auto* scales = static_cast<float*>(upload(ones.data(), ones.size() * sizeof(float)));
+    const std::size_t size = std::size_t{1} * m * blocks * kBlock * kv_heads * kHeadDim;
+    for (int i = 0; i < count; ++i) {
+      op.cache = {upload(nullptr, size), upload(nullptr, size), KvDtype::kFp8E4M3, kv_heads, kBlock, scales, scales};
+      op.raw.cache = op.cache;
+      bytes += 2.0 * static_cast<double>(size);
+      layers.push_back(op);
+    }
+    CHECK(cudaDeviceSynchronize());
+  }
+  ~Context() {
+    for (void* data : memory) cudaFree(data);
+  }
+
+  /// A copy on the device; zeros where there is nothing to copy.
+  void* upload(const void* from, std::size_t size) {
+    void* data = nullptr;
+    CHECK(cudaMalloc(&data, size));
+    CHECK(from ? cudaMemcpy(data, from, size, cudaMemcpyHostToDevice) : cudaMemset(data, 0, size));
+    memory.push_back(data);
+    return data;
+  }
+};
 
 /// Layers of one rank out of `ranks`.
 struct Model {
@@ -138,24 +198,38 @@ int main(int argc, char** argv) {
   CHECK(cudaGetDeviceProperties(&properties, 0));
   double ceiling = 0;
   CHECK(measure_read_bandwidth(std::size_t{1} << 30, ceiling));
-  std::printf("%s, read %.0f GB/s\n%-6s %-6s %3s %12s %8s %7s\n", properties.name, ceiling * 1e-9, "ranks", "group",
-              "m", "us a layer", "share", "spread");
+  std::printf("%s, read %.0f GB/s; us a layer (share): without attention | with, by tokens of context\n",
+              properties.name, ceiling * 1e-9);
+  std::printf("%-6s %-6s %3s\n", "ranks", "group", "m");
   for (const int ranks : {1, 2})
     for (const int group : {128, 32}) {
       if (!wanted(2, ranks) || !wanted(3, group)) continue;
       const Model model(ranks, group, layers);
       for (const int m : {1, 2, 8, 16}) {
         if (!wanted(4, m)) continue;
-        const Timing t = replay(
-            [&](cudaStream_t stream) {
-              for (DecodeChain c : model.layers) {
-                c.m = m;
-                CHECK(decode_chain(c, stream));
-              }
-            },
-            20);
-        std::printf("%-6d %-6d %3d %12.2f %8.3f %7.3f\n", ranks, group, m, t.us / layers,
-                    model.bytes / (t.us * 1e-6) / ceiling, t.spread);
+        const auto print = [&](const Context* context) {
+          const double us = replay(
+              [&](cudaStream_t stream) {
+                for (std::size_t i = 0; i < model.layers.size(); ++i) {
+                  DecodeChain c = model.layers[i];
+                  c.m = m;
+                  if (context) CHECK(decode_attention(context->layers[i], stream));
+                  CHECK(decode_chain(c, stream));
+                }
+              },
+              20);
+          const double bytes = model.bytes + (context ? context->bytes : 0);
+          std::printf(" %7.2f (%.3f)", us / layers, bytes / (us * 1e-6) / ceiling);
+        };
+        std::printf("%-6d %-6d %3d", ranks, group, m);
+        print(nullptr);
+        for (const int length : {128, 1024, 8192}) {
+          const Context context(ranks, m, length, layers, model.layers[0].qkv_out,
+                                const_cast<__nv_bfloat16*>(model.layers[0].attended));
+          std::printf(" | %5d", length);
+          print(&context);
+        }
+        std::printf("\n");
       }
     }
   return 0;

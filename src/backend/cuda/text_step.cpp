@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/decode_attention.h"
 #include "kernels/embedding.h"
 #include "kernels/prefill_attention.h"
 #include "kernels/qk_norm_rope_append.h"
@@ -127,15 +126,13 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Qk
   if (observed) show(context, step, op.layer, buffers.data(op.q_out), args.tokens);
 }
 
-bool run_as_one(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& append,
-                const graph::PagedAttention& attention) {
-  const SequenceGroup& decode = step.arrays.decode;
-  if (append.q_out != attention.q || step.input->observer || step.arrays.prefill.count > 0 || decode.count == 0)
-    return false;
-  kernels::DecodeAttention args = decode_args(context, buffers, step, attention, decode);
+std::optional<kernels::DecodeAttention> as_one(const RankContext& context, Buffers& buffers, const TextStep& step,
+                                               const graph::QkNormRopeAppend& append,
+                                               const graph::PagedAttention& attention) {
+  if (append.q_out != attention.q || step.input->observer || !step.decodes()) return std::nullopt;
+  kernels::DecodeAttention args = decode_args(context, buffers, step, attention, step.arrays.decode);
   args.raw = append_args(context, buffers, step, append);
-  QWENBENCH_CUDA(kernels::decode_attention(args, context.stream));
-  return true;
+  return args;
 }
 
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PagedAttention& op) {

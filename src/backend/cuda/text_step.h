@@ -2,12 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "backend/cuda/kv_cache.h"
 #include "backend/cuda/rank_context.h"
 #include "backend/cuda/step_arrays.h"
+#include "kernels/decode_attention.h"
 
 namespace qwenbench::backend::cuda {
 
@@ -35,6 +37,8 @@ struct TextStep {
   int max_model_len = 0;                              // bounds the split of a captured decode
   bool captured = false;
 
+  /// Whether every row is a token of a sequence of its own, and none of a picture.
+  bool decodes() const { return arrays.prefill.count == 0 && arrays.decode.count > 0 && !arrays.has_visual; }
   /// Features of the rows of a buffer, or none.
   RowFeatures row_features(int level, graph::Rows rows) const;
 };
@@ -49,9 +53,10 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Em
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PlaceVisual& op);
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& op);
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PagedAttention& op);
-/// Both, one behind the other, as one kernel; false, and nothing done, where the step is no plain decode.
-bool run_as_one(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& append,
-                const graph::PagedAttention& attention);
+/// Both, one behind the other, as one kernel's arguments; none where the step is no plain decode, or observed.
+std::optional<kernels::DecodeAttention> as_one(const RankContext& context, Buffers& buffers, const TextStep& step,
+                                               const graph::QkNormRopeAppend& append,
+                                               const graph::PagedAttention& attention);
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::SelectOutputs& op);
 
 }  // namespace qwenbench::backend::cuda
