@@ -29,14 +29,14 @@ class FakeRun : public CalibrationRun {
     waiting_.push_back(request.prompt[0]);
     return static_cast<engine::RequestId>(ids_++);
   }
-  std::vector<engine::RequestId> step() override {
+  CalibrationStep step() override {
     const auto value = static_cast<float>(waiting_.front());
     waiting_.erase(waiting_.begin());
     if (steps_++ == interrupt_at_) set_interrupted(true);
     for (const Kind kind : {Kind::kKey, Kind::kValue, Kind::kQuery}) {
       if (observer_.wants(kind)) observer_.observe(kind, 0, 0, &value, 1, 1, {});
     }
-    return {static_cast<engine::RequestId>(ended_++)};
+    return {{static_cast<engine::RequestId>(ended_++)}, 1, 1};
   }
   bool idle() const override { return waiting_.empty(); }
   void reset() override { waiting_.clear(); }
@@ -96,15 +96,15 @@ TEST_CASE("settled scales end the calibration; moving ones do not") {
   std::vector<int> rising;
   for (int i = 0; i < 32; ++i) rising.push_back(100 + 10 * i);
   const Calibration settled = calibrate(opener(), requests_of(flat), options_of());
-  CHECK(settled.settled);
+  CHECK(settled.ended_early);
   CHECK(settled.requests == 8);
-  CHECK(settled.trace.size() == 2);
-  CHECK(settled.trace[1].change == 0);
+  CHECK(settled.movements[0].points.size() == 2);
+  CHECK(settled.movements[0].points[1].change.largest == 0);
   const Calibration moving = calibrate(opener(), requests_of(rising), options_of());
-  CHECK_FALSE(moving.settled);
+  CHECK_FALSE(moving.ended_early);
   CHECK(moving.requests == 32);
   CHECK(moving.scales.layers[0].k[0] == 410.0f / 448);
-  CHECK(moving.trace.size() == 8);
+  CHECK(moving.movements[0].points.size() == 8);
   CalibratorOptions never = options_of();
   never.settle_after = 0;
   CHECK(calibrate(opener(), requests_of(flat), never).requests == 32);
@@ -141,7 +141,7 @@ TEST_CASE("an interrupted calibration leaves a state, from which it ends with th
   CHECK(seen == 40);
   CHECK(resumed.scales.layers[0].k == whole.scales.layers[0].k);
   CHECK(resumed.scales.samples == whole.scales.samples);
-  CHECK(resumed.trace.size() == whole.trace.size());
+  CHECK(resumed.movements[0].points.size() == whole.movements[0].points.size());
   CHECK(resumed.statistics->of(Kind::kValue, 0).total() == 40);
   CHECK(std::filesystem::exists(state.path));  // the scales are in no file yet
 }
@@ -181,12 +181,13 @@ TEST_CASE("attention's output decides: an outlier that no query looks at may sat
   EstimatorOptions absmax, mse;
   mse.method = "mse";
   const ScaleSet base = estimate_scales(statistics, absmax);
-  AttentionError errors(shape, base);
-  errors.observe(Kind::kKey, 0, 0, keys.data(), kTokens, kDim, {});
-  errors.observe(Kind::kValue, 0, 0, values.data(), kTokens, kDim, {});
-  errors.observe(Kind::kQuery, 0, 0, queries.data(), kTokens, kDim, {});
+  KeptRequest request(shape);
+  request.observe(Kind::kKey, 0, 0, keys.data(), kTokens, kDim, {});
+  request.observe(Kind::kValue, 0, 0, values.data(), kTokens, kDim, {});
+  request.observe(Kind::kQuery, 0, 0, queries.data(), kTokens, kDim, {});
   ThreadPool pool(2);
-  errors.finish_request(pool);
+  AttentionError errors(shape, base);
+  errors.add(request, pool);
   const model::LayerKvScales best = errors.best_scales().layers[0];
   CHECK(best.k[0] <= base.layers[0].k[0] / 4);
   CHECK(estimate_scales(statistics, mse).layers[0].k[0] > base.layers[0].k[0] / 2);

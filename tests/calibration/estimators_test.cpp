@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "calibration/convergence.h"
 #include "calibration/diagnostics.h"
 #include "calibration/fp8_loss.h"
 
