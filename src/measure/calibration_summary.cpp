@@ -44,39 +44,37 @@ std::string ranges_text(const std::vector<int>& layers) {
 }
 
 std::string settled_text(const calibration::Movement& movement) {
-  const double limit = 100 * calibration::kSettledChange;
-  if (!movement.half) return "too few requests to say whether they have settled";
+  if (!movement.half) return "too few requests to say whether the scales have settled";
   const calibration::SecondHalf& half = *movement.half;
   const std::string range = fmt::format("requests {} to {}", half.from_requests + 1, half.requests);
-  if (*movement.settled()) return fmt::format("settled: {} moved none by {} %", range, limit);
-  return fmt::format("not settled: {} moved one of layer {} by {:.2g} %", range, half.change.layer,
+  if (*movement.settled()) {
+    return fmt::format("settled: {} moved no scale by {} %", range, 100 * calibration::kSettledChange);
+  }
+  return fmt::format("not settled: {} moved a scale of layer {} by {:.2g} %", range, half.change.layer,
                      100 * half.change.largest);
 }
 
-/// `name`: whose scales. Their last moves, and whether they had settled.
+/// The last moves of `name`, and whether they were the last.
 std::string movement_text(const std::string& name, const calibration::Movement& movement) {
   constexpr std::size_t kShown = 3;
   const auto& points = movement.points;
   std::string moves;
-  for (std::size_t i = std::max<std::size_t>(points.size(), kShown + 1) - kShown; i < points.size(); ++i) {
-    moves +=
-        fmt::format("{}{:.2g} % at {}", moves.empty() ? "" : ", ", 100 * points[i].change.largest, points[i].requests);
+  for (std::size_t i = std::max(points.size(), kShown + 1) - kShown; i < points.size(); ++i) {
+    moves += fmt::format("{}{:.2g} % at {}", moves.empty() ? ": largest change of a scale " : ", ",
+                         100 * points[i].change.largest, points[i].requests);
   }
-  return report::wrapped(
-      fmt::format("{}{}{}; {}", name, moves.empty() ? "" : ", largest changes: ", moves, settled_text(movement)), 2);
+  return fmt::format("{}{}\n  {}\n", name, moves, settled_text(movement));
 }
 
 std::string convergence_text(const Calibration& calibration, std::size_t requests_of_set) {
   std::string text;
   for (const calibration::Movement& movement : calibration.movements) {
-    const bool own = &movement == &calibration.movements.back();
-    std::string name = fmt::format("scales of {}", movement.method);
-    if (!own) name = fmt::format("the range of candidates ({})", movement.method);
-    if (own && movement.method == "attention_mse") name += " (moving in steps of 19 %)";
+    std::string name = movement.method;
+    if (&movement != &calibration.movements.back()) name += " (where the candidates lie)";
+    if (movement.method == "attention_mse") name += " (in steps of 19 %)";
     text += movement_text(name, movement);
-  }
-  if (calibration.ended_early) {
-    text += fmt::format("ended early, since they had settled: {} requests of the set were left out\n",
+    if (&movement != &calibration.movements.front() || !calibration.ended_early) continue;
+    text += fmt::format("  the other {} requests of the set were left out\n",
                         requests_of_set - static_cast<std::size_t>(calibration.requests));
   }
   return text;
@@ -103,7 +101,7 @@ std::string bound_text(const std::vector<float>& bounds) {
 /// Method bound: what is known without data.
 std::string bound_need_text(const std::vector<float>& bounds) {
   const bool any = std::any_of(bounds.begin(), bounds.end(), [](float b) { return b > calibration::kBoundFitsUnit; });
-  return fmt::format("{}\nof V, and of what underflows, nothing is known without data: the scales of V stay 1\n",
+  return fmt::format("{}\nOf V, and of what underflows, nothing is known without data: the scales of V stay 1\n",
                      any ? "These layers need a scale of K, if it shall never saturate."
                          : "No layer needs a scale of K: nothing can saturate.");
 }
