@@ -153,9 +153,12 @@ std::string inputs_text(const Calibration& calibration) {
 }
 
 std::string layer_text(const LayerLoss& row) {
-  const auto snr = [](const calibration::Fp8Loss& loss) { return loss.snr_db().value_or(0); };
-  return fmt::format("  layer {:<3} {}: {:.3g} % saturated, {:.3g} % flushed to 0, SNR {:.1f} dB; chosen {:.1f} dB\n",
-                     row.layer, name_of(row.kind), 100 * row.unit.saturated, 100 * row.unit.flushed, snr(row.unit),
+  const auto snr = [](const calibration::Fp8Loss& loss) {
+    const auto db = loss.snr_db();
+    return db ? fmt::format("SNR {:.1f} dB", *db) : std::string("no error");
+  };
+  return fmt::format("  layer {:<3} {}: {:.3g} % saturated, {:.3g} % flushed to 0, {}; chosen {}\n", row.layer,
+                     name_of(row.kind), 100 * row.unit.saturated, 100 * row.unit.flushed, snr(row.unit),
                      snr(row.chosen));
 }
 

@@ -103,16 +103,15 @@ std::string list_text(const std::string& title, const std::vector<std::string>& 
 
 std::string wrapped(const std::string& text, std::size_t indent) {
   std::string result, line;
-  std::size_t begin = 0;
-  while (begin < text.size()) {
+  for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find(' ', begin), text.size());
     const std::string word = text.substr(begin, end - begin);
-    if (!line.empty() && width(line) + 1 + width(word) > kWidth) {
+    if (begin > 0 && width(line) + 1 + width(word) > kWidth) {
       result += line + "\n";
       line.assign(indent, ' ');
       line += word;
     } else {
-      if (!line.empty()) line += ' ';
+      if (begin > 0) line += ' ';
       line += word;
     }
     begin = end + 1;

@@ -86,7 +86,7 @@ TEST_CASE("more layers than lines: the rest is named, too") {
   for (int layer = 5; layer < 40; ++layer) most.push_back(layer);
   const std::string text = render_calibration("m", by_absmax(most), bounds_of({}), set_of(24));
   holds(text, "35 tensors need a scale");
-  holds(text, "\n  layer 14  V: 100 % saturated");
+  holds(text, "\n  layer 14  V: 100 % saturated, 0 % flushed to 0, SNR 1.0 dB; chosen no error\n");
   holds(text, "\n  and V of layers 15-39\n");
   check_screen(text);
   holds(render_calibration("m", by_absmax({}), bounds_of({}), set_of(24)), "No layer needs a scale");

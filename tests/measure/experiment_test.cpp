@@ -16,6 +16,7 @@
 #include "measure/findings.h"
 #include "measure/variants.h"
 #include "report/result_file.h"
+#include "workload/locate_model.h"
 
 using namespace qwenbench;
 using namespace qwenbench::measure;
@@ -345,8 +346,9 @@ TEST_CASE("the tokens that a calibration claims are those that it saw") {
         profile::parse_profile(kProfile, "test.json", folder.path,
                                {"calibration.num_samples=12", std::string("calibration.method=") + method});
     std::ostringstream nowhere;
-    const LoadedModel loaded = load_model(profile, profile.model, ProgressStyle::kNone, nowhere);
-    workload::Renderer renderer(profile.model);
+    const auto directory = workload::locate_model(profile, false).directory;
+    const LoadedModel loaded = load_model(profile, directory, ProgressStyle::kNone, nowhere);
+    workload::Renderer renderer(directory);
     const workload::Workload set = workload::make_calibration_workload(profile, renderer);
     Progress progress(nowhere, ProgressStyle::kNone, "", 1);
     const auto done = run_calibration(profile, loaded, set, {}, progress);
