@@ -22,7 +22,8 @@ using workload::Request;
 
 namespace {
 
-/// K, V and Q of a request are its first token; Ctrl-C comes in step `interrupt_at`. A step runs `per_step` requests.
+/// K and V of a request are its first token, Q its square; Ctrl-C comes in step `interrupt_at`. A step runs `per_step`
+/// requests.
 class FakeRun : public CalibrationRun {
  public:
   FakeRun(backend::KvObserver& observer, int interrupt_at, int per_step)
@@ -38,7 +39,8 @@ class FakeRun : public CalibrationRun {
       const auto value = static_cast<float>(waiting_.front());
       waiting_.erase(waiting_.begin());
       for (const Kind kind : {Kind::kKey, Kind::kValue, Kind::kQuery}) {
-        if (observer_.wants(kind)) observer_.observe(kind, 0, 0, &value, 1, 1, {});
+        const float shown = kind == Kind::kQuery ? value * value : value;
+        if (observer_.wants(kind)) observer_.observe(kind, 0, 0, &shown, 1, 1, {});
       }
       step.ended.push_back(ended_++);
     }
@@ -202,6 +204,7 @@ TEST_CASE("an interrupted calibration leaves a state, from which it ends with th
   std::vector<int> tokens;
   std::mt19937 random(1);
   for (int i = 0; i < 40; ++i) tokens.push_back(static_cast<int>(random() % 1000) + 1);
+  tokens[covering_order(40)[14]] = 2000;  // what comes after the interruption moves the scales that came before it
   const auto requests = requests_of(tokens);
   const StateFile state;
   CalibratorOptions options = options_of();
