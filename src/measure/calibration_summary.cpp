@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 
 #include "calibration/diagnostics.h"
 #include "report/table.h"
