@@ -20,16 +20,7 @@ std::vector<float> round_trip(const std::vector<float>& values, float scale) {
 
 /// softmax(q K^T / sqrt(d)) over keys 0 ... last.
 void weights_of(const float* q, const std::vector<float>& keys, int last, int d, std::vector<double>& weights) {
-  weights.resize(static_cast<std::size_t>(last) + 1);
-  double largest = -1e300, sum = 0;
-  for (int token = 0; token <= last; ++token) {
-    const float* k = keys.data() + static_cast<std::ptrdiff_t>(token) * d;
-    double score = 0;
-    for (int i = 0; i < d; ++i) score += static_cast<double>(q[i]) * k[i];
-    weights[static_cast<std::size_t>(token)] = score / std::sqrt(static_cast<double>(d));
-    largest = std::max(largest, weights[static_cast<std::size_t>(token)]);
-  }
-  for (double& weight : weights) sum += weight = std::exp(weight - largest);
+  const double sum = exponentials(q, keys, last, d, weights);
   for (double& weight : weights) weight /= sum;
 }
 
@@ -50,59 +41,21 @@ double squared_distance(const std::vector<double>& a, const std::vector<double>&
 }  // namespace
 
 AttentionError::AttentionError(const StatisticsShape& shape, const ScaleSet& absmax) : shape_(shape), absmax_(absmax) {
-  const auto make = [](std::vector<std::unique_ptr<Rows>>& rows, int count) {
-    for (int i = 0; i < count; ++i) rows.push_back(std::make_unique<Rows>());
-  };
-  make(keys_, shape.layers * shape.kv_heads);
-  make(values_, shape.layers * shape.kv_heads);
-  make(queries_, shape.layers * shape.query_heads);
   const std::vector<double> none(kAttentionCandidates, 0.0);
-  errors_.assign(keys_.size(), {none, none});
+  errors_.assign(static_cast<std::size_t>(shape.layers * shape.kv_heads), {none, none});
 }
 
-AttentionError::Rows& AttentionError::rows(Kind kind, int layer, int head) const {
-  if (kind == Kind::kQuery) return *queries_[static_cast<std::size_t>(layer * shape_.query_heads + head)];
-  return *(kind == Kind::kKey ? keys_ : values_)[static_cast<std::size_t>(layer * shape_.kv_heads + head)];
-}
-
-std::vector<float> AttentionError::floats(Kind kind, int layer, int head) const {
-  const std::vector<std::uint16_t>& stored = rows(kind, layer, head).values;
-  std::vector<float> values(stored.size());
-  std::transform(stored.begin(), stored.end(), values.begin(), bf16_to_float);
-  return values;
-}
-
-void AttentionError::observe(Kind kind, int layer, int head, const float* values, int tokens, std::int64_t stride,
-                             std::span<const std::uint8_t>) {
-  Rows& mine = rows(kind, layer, head);
-  const std::lock_guard lock(mine.mutex);
-  if (mine.owner == std::thread::id()) mine.owner = std::this_thread::get_id();
-  if (mine.owner != std::this_thread::get_id()) return;
-  const auto most = static_cast<std::size_t>(kMaxTokens * shape_.head_dim);
-  for (int token = 0; token < tokens && mine.values.size() < most; ++token) {
-    for (int i = 0; i < shape_.head_dim; ++i) mine.values.push_back(float_to_bf16(values[token * stride + i]));
-  }
-}
-
-void AttentionError::finish_request(ThreadPool& pool) {
-  pool.parallel_for(static_cast<std::int64_t>(errors_.size()), [this](std::int64_t begin, std::int64_t end) {
+void AttentionError::add(const KeptRequest& request, ThreadPool& pool) {
+  pool.parallel_for(static_cast<std::int64_t>(errors_.size()), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
-      add_head(static_cast<int>(i) / shape_.kv_heads, static_cast<int>(i) % shape_.kv_heads);
+      add_head(request, static_cast<int>(i) / shape_.kv_heads, static_cast<int>(i) % shape_.kv_heads);
   });
-  for (const auto* all : {&keys_, &values_, &queries_}) {
-    for (const auto& one : *all) {
-      one->values.clear();
-      one->owner = {};
-    }
-  }
 }
 
-void AttentionError::add_head(int layer, int kv_head) {
+void AttentionError::add_head(const KeptRequest& request, int layer, int kv_head) {
   const int d = shape_.head_dim, group = shape_.query_heads / shape_.kv_heads;
-  const std::vector<float> keys = floats(Kind::kKey, layer, kv_head);
-  const std::vector<float> values = floats(Kind::kValue, layer, kv_head);
-  const int tokens = static_cast<int>(keys.size()) / d;
-  if (tokens == 0) return;
+  const std::vector<float> keys = request.values(Kind::kKey, layer, kv_head);
+  const std::vector<float> values = request.values(Kind::kValue, layer, kv_head);
   Errors& errors = errors_[static_cast<std::size_t>(layer * shape_.kv_heads + kv_head)];
   const model::LayerKvScales& base = absmax_.layers[static_cast<std::size_t>(layer)];
   std::vector<std::vector<float>> rounded_keys, rounded_values;
@@ -111,11 +64,10 @@ void AttentionError::add_head(int layer, int kv_head) {
     rounded_values.push_back(round_trip(values, candidate(scale_of(base.v, kv_head), i)));
   }
   std::vector<double> weights, other_weights, exact, other;
-  const int count = std::min(kQueryRows, tokens);
+  const std::vector<int> positions = sampled_positions(request.tokens());
   for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    const std::vector<float> queries = floats(Kind::kQuery, layer, head);
-    for (int row = 0; row < count; ++row) {
-      const int position = static_cast<int>((static_cast<std::int64_t>(row) + 1) * tokens / count) - 1;
+    const std::vector<float> queries = request.values(Kind::kQuery, layer, head);
+    for (const int position : positions) {
       const float* q = queries.data() + static_cast<std::ptrdiff_t>(position) * d;
       weights_of(q, keys, position, d, weights);
       output_of(weights, values, d, exact);

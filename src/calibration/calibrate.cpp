@@ -38,16 +38,18 @@ using workload::Request;
 
 }  // namespace
 
-std::vector<engine::RequestId> SessionCalibrationRun::step() {
-  std::vector<engine::RequestId> ended;
+CalibrationStep SessionCalibrationRun::step() {
   const engine::StepEvents& events = session_->step();
+  CalibrationStep step;
+  step.begun = static_cast<int>(events.admitted.size());
+  step.tokens = std::int64_t{events.prefill_tokens} + events.decode_tokens;
   for (const engine::TokenEvent& token : events.tokens) {
-    if (token.finish != engine::FinishReason::kNone) ended.push_back(token.request);
+    if (token.finish != engine::FinishReason::kNone) step.ended.push_back(token.request);
   }
   for (const engine::ScoreEvent& score : events.scores) {
-    if (score.last) ended.push_back(score.request);
+    if (score.last) step.ended.push_back(score.request);
   }
-  return ended;
+  return step;
 }
 
 bool collect_statistics(CalibrationRun& run, KvStatistics& statistics, std::span<const Request> requests,
@@ -65,9 +67,9 @@ bool collect_statistics(CalibrationRun& run, KvStatistics& statistics, std::span
       run.reset();
       return false;
     }
-    const std::vector<engine::RequestId> ended = run.step();
+    const CalibrationStep step = run.step();
     if (const auto found = statistics.not_finite()) find_culprit(run, statistics, found->layer, under_way);
-    for (const engine::RequestId id : ended) {
+    for (const engine::RequestId id : step.ended) {
       under_way.erase(id);
       if (on_finished) on_finished();
     }

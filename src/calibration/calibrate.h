@@ -12,13 +12,19 @@
 
 namespace qwenbench::calibration {
 
+/// What one step did.
+struct CalibrationStep {
+  std::vector<engine::RequestId> ended;
+  int begun = 0;            // requests of which it is the first step
+  std::int64_t tokens = 0;  // whose K and V it computed
+};
+
 /// What steps the requests: an engine::Session whose observer is the statistics, with a BF16 cache. For tests, a fake.
 class CalibrationRun {
  public:
   virtual ~CalibrationRun() = default;
   virtual engine::RequestId submit(const workload::Request& request) = 0;
-  /// The requests that ended in this step.
-  virtual std::vector<engine::RequestId> step() = 0;
+  virtual CalibrationStep step() = 0;
   virtual bool idle() const = 0;
   virtual void reset() = 0;
 };
@@ -27,7 +33,7 @@ class SessionCalibrationRun : public CalibrationRun {
  public:
   explicit SessionCalibrationRun(std::unique_ptr<engine::Session> session) : session_(std::move(session)) {}
   engine::RequestId submit(const workload::Request& request) override { return session_->submit(request); }
-  std::vector<engine::RequestId> step() override;
+  CalibrationStep step() override;
   bool idle() const override { return session_->idle(); }
   void reset() override { session_->reset(true); }
 

@@ -13,9 +13,10 @@ namespace {
 
 using workload::Request;
 
+/// That pass through the cache: the last output token does not.
 std::int64_t tokens_of(const Request& request) {
-  const auto generated = request.forced.empty() ? std::max(0, request.max_tokens - 1) : 0;
-  return static_cast<std::int64_t>(request.prompt.size() + request.forced.size()) + generated;
+  const auto output = request.forced.empty() ? std::int64_t{request.max_tokens} : std::ssize(request.forced);
+  return std::ssize(request.prompt) + std::max(std::int64_t{0}, output - 1);
 }
 
 class Calibrator {
@@ -23,6 +24,10 @@ class Calibrator {
   Calibrator(const OpenRun& open, std::span<const Request> requests, const CalibratorOptions& options)
       : open_(open), requests_(requests), options_(options), trace_estimator_(options.estimator) {
     if (trace_estimator_.method == "attention_mse") trace_estimator_.method = "absmax";
+    if (options.estimator.method == "vllm") {  // whose first step takes what comes first
+      for (const Request& request : requests) order_.push_back(&request);
+      return;
+    }
     for (const std::size_t index : covering_order(requests.size())) order_.push_back(&requests[index]);
   }
 
@@ -49,9 +54,10 @@ class Calibrator {
   void first_batch() {
     const auto run = open_(*result_.statistics);
     for (const Request* request : order_) run->submit(*request);
-    run->step();
-    result_.requests = static_cast<int>(order_.size());
-    finished(result_.requests);
+    const CalibrationStep step = run->step();
+    result_.requests = step.begun;
+    tokens_ = step.tokens;
+    finished(static_cast<int>(order_.size()));
     run->reset();
   }
 
@@ -67,10 +73,10 @@ class Calibrator {
   /// A batch runs to its end before the next one begins, so that a look depends on neither batching nor interruption.
   void all_batches() {
     const auto run = open_(*result_.statistics);
-    result_.settled = settled();
-    while (result_.requests < static_cast<int>(order_.size()) && !result_.settled) {
-      const int begin = result_.requests;
-      const int end = std::min(begin + options_.look_every, static_cast<int>(order_.size()));
+    const int size = static_cast<int>(order_.size()), step = std::min(options_.look_every, (size + 3) / 4);
+    result_.ended_early = may_end();
+    while (result_.requests < size && !result_.ended_early) {
+      const int begin = result_.requests, end = std::min(begin + step, size);
       std::vector<Request> batch;
       for (int i = begin; i < end; ++i) batch.push_back(*order_[static_cast<std::size_t>(i)]);
       if (!collect_statistics(*run, *result_.statistics, batch, [this] { finished(1); })) {
@@ -81,47 +87,48 @@ class Calibrator {
       for (const Request& request : batch) tokens_ += tokens_of(request);
       looks_.push_back({end, tokens_, estimate_scales(*result_.statistics, trace_estimator_)});
       if (options_.state) save_statistics(*options_.state, *result_.statistics, looks_, options_.state_key);
-      result_.settled = settled();
+      result_.ended_early = may_end();
     }
+    result_.movements.push_back(movement_of(trace_estimator_.method, looks_));
   }
 
-  bool settled() const {
+  bool may_end() const {
     if (looks_.empty() || options_.settle_after == 0) return false;
-    const Look& now = looks_.back();
-    if (now.requests < options_.settle_after || now.requests >= static_cast<int>(order_.size())) return false;
-    const auto half = std::find_if(looks_.rbegin(), looks_.rend(),
-                                   [&](const Look& look) { return 2 * look.requests <= now.requests; });
-    return half != looks_.rend() && change_of(half->scales, now.scales).largest < options_.settled_change;
+    const int seen = looks_.back().requests;
+    if (seen < options_.settle_after || seen >= static_cast<int>(order_.size())) return false;
+    const auto half = second_half(looks_);
+    return half && settled(*half);
   }
 
   void make_scales() {
-    const EstimatorOptions& estimator = options_.estimator;
-    if (estimator.method == "attention_mse") {
-      attention_scales();
+    if (options_.estimator.method == "attention_mse") {
+      EstimatorOptions absmax = options_.estimator;
+      absmax.method = "absmax";
+      absmax.round = "none";
+      errors_.emplace(attention_shape(), estimate_scales(*result_.statistics, absmax));
     } else {
-      result_.scales = estimate_scales(*result_.statistics, estimator);
+      result_.scales = estimate_scales(*result_.statistics, options_.estimator);
     }
+    if (options_.probabilities && options_.estimator.method != "vllm") {
+      result_.probabilities = std::make_unique<AttentionProbabilities>(attention_shape());
+    }
+    if (errors_ || result_.probabilities) look_at_attention();
     result_.scales.samples = tokens_;
-    for (std::size_t i = 0; i < looks_.size(); ++i) {
-      Convergence point{looks_[i].requests, looks_[i].tokens, 0, 0};
-      if (i > 0) {
-        const ScaleChange change = change_of(looks_[i - 1].scales, looks_[i].scales);
-        point.change = change.largest;
-        point.layer = change.layer;
-      }
-      result_.trace.push_back(point);
-    }
   }
 
-  void attention_scales() {
-    EstimatorOptions absmax = options_.estimator;
-    absmax.method = "absmax";
-    absmax.round = "none";
+  StatisticsShape attention_shape() const {
     StatisticsShape shape = options_.shape;
     shape.query_heads = options_.query_heads;
-    AttentionError errors(shape, estimate_scales(*result_.statistics, absmax));
-    const auto run = open_(errors);
+    return shape;
+  }
+
+  /// The first requests once more, one at a time, so that its K, V and Q are known to be a request's.
+  void look_at_attention() {
+    KeptRequest kept(attention_shape());
+    const auto run = open_(kept);
     const std::size_t count = std::min(order_.size(), static_cast<std::size_t>(options_.attention_requests));
+    std::vector<Look> looks;
+    std::int64_t tokens = 0;
     for (std::size_t i = 0; i < count; ++i) {
       run->submit(*order_[i]);
       while (!run->idle()) {
@@ -131,11 +138,23 @@ class Calibrator {
         }
         run->step();
       }
-      errors.finish_request(*options_.pool);
+      tokens += kept.tokens();
+      if (result_.probabilities) result_.probabilities->add(kept, *options_.pool);
+      if (errors_) errors_->add(kept, *options_.pool);
+      const bool quarter = 4 * (i + 1) / count > 4 * i / count;
+      if (errors_ && quarter) looks.push_back({static_cast<int>(i) + 1, tokens, attention_scales()});
+      kept.forget();
     }
-    result_.scales = errors.best_scales();
-    result_.scales.method = method_text(options_.estimator);
-    round_scales(result_.scales, options_.estimator);
+    if (!errors_) return;
+    result_.scales = looks.back().scales;
+    result_.movements.push_back(movement_of(options_.estimator.method, looks));
+  }
+
+  ScaleSet attention_scales() const {
+    ScaleSet scales = errors_->best_scales();
+    scales.method = method_text(options_.estimator);
+    round_scales(scales, options_.estimator);
+    return scales;
   }
 
   const OpenRun& open_;
@@ -145,6 +164,7 @@ class Calibrator {
   std::vector<const Request*> order_;
   std::vector<Look> looks_;
   std::int64_t tokens_ = 0;
+  std::optional<AttentionError> errors_;  // method attention_mse
   Calibration result_;
 };
 

@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "calibration/attention_probabilities.h"
 #include "calibration/calibrate.h"
+#include "calibration/convergence.h"
 #include "calibration/estimators.h"
 #include "calibration/statistics_file.h"
 
@@ -22,32 +24,27 @@ struct CalibratorOptions {
   StatisticsShape shape;          // query_heads 0: no q_scale is made
   int query_heads = 0;            // of the model
   std::vector<float> key_bounds;  // key_norm_bounds(), for method "bound"
-  int look_every = 16;            // requests
-  int settle_after = 64;          // requests, at the least; 0: the whole set is always used
-  double settled_change = 0.01;   // settled: the second half of the requests seen moved no scale further (relative)
-  int attention_requests = 16;    // method attention_mse: whole requests whose attention is computed again
+  int look_every = 8;             // requests, at the most: a small set is looked at four times
+  int settle_after = 32;          // requests, at the least; 0: the whole set is always used
+  int attention_requests = 16;    // whole requests whose attention is computed again (attention_mse, probabilities)
+  bool probabilities = false;     // look at those of attention; not of methods bound and vllm
   std::optional<std::filesystem::path>
       state;                   // kept up to date after every look; to be deleted when the scales are safe
   std::string state_key;       // model, set and settings
-  ThreadPool* pool = nullptr;  // method attention_mse
+  ThreadPool* pool = nullptr;  // where attention is computed again
   std::function<void(int requests)> on_finished;
-};
-
-/// How the scales moved.
-struct Convergence {
-  int requests = 0;
-  std::int64_t tokens = 0;
-  double change = 0;  // largest relative one of any scale since the look before; 0 at the first
-  int layer = 0;      // where
 };
 
 struct Calibration {
   ScaleSet scales;  // empty where cancelled
   std::unique_ptr<KvStatistics> statistics;
-  std::vector<Convergence> trace;
-  int requests = 0;      // seen
-  int resumed_from = 0;  // requests that an earlier run had seen
-  bool settled = false;  // ended before the end of the set
+  /// How the scales moved; of attention_mse first those of absmax, from which its candidates are taken and by which the
+  /// set ends early, then its own over the attention requests. Empty for bound and vllm.
+  std::vector<Movement> movements;
+  std::unique_ptr<AttentionProbabilities> probabilities;  // where asked for
+  int requests = 0;                                       // seen; of vllm those that its step began
+  int resumed_from = 0;                                   // requests that an earlier run had seen
+  bool ended_early = false;                               // settled before the end of the set
   bool cancelled = false;
 };
 

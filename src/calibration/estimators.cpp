@@ -104,7 +104,7 @@ ScaleSet estimate_scales(const KvStatistics& statistics, const EstimatorOptions&
     scales.v = scales_of(statistics, Kind::kValue, layer, options, set.warnings);
     if (statistics.has_queries()) {
       scales.q = scales_of(statistics, Kind::kQuery, layer, options, set.warnings);
-      scales.prob = 0x1p-8f;  // the largest exp(S - max) is 1, always: nothing to calibrate
+      scales.prob = kProbScale;
     }
     set.layers.push_back(std::move(scales));
     set.amax.push_back({statistics.largest(Kind::kKey, layer), statistics.largest(Kind::kValue, layer)});
@@ -150,21 +150,6 @@ void round_scales(ScaleSet& set, const EstimatorOptions& options) {
     round_up(layer.v);
     if (layer.q) round_up(*layer.q);
   }
-}
-
-ScaleChange change_of(const ScaleSet& before, const ScaleSet& after) {
-  ScaleChange change;
-  for (std::size_t layer = 0; layer < after.layers.size(); ++layer) {
-    const auto compare = [&](const std::vector<float>& old_values, const std::vector<float>& new_values) {
-      for (std::size_t i = 0; i < new_values.size(); ++i) {
-        const double moved = std::abs(static_cast<double>(new_values[i]) / old_values[i] - 1);
-        if (moved > change.largest) change = {moved, static_cast<int>(layer)};
-      }
-    };
-    compare(before.layers[layer].k, after.layers[layer].k);
-    compare(before.layers[layer].v, after.layers[layer].v);
-  }
-  return change;
 }
 
 }  // namespace qwenbench::calibration

@@ -47,11 +47,4 @@ ScaleSet bound_scales(const std::vector<float>& key_bounds, const EstimatorOptio
 /// `round` of the options, applied to every k, v and q scale.
 void round_scales(ScaleSet& set, const EstimatorOptions& options);
 
-/// Largest |new / old - 1| over all k and v scales, and its layer.
-struct ScaleChange {
-  double largest = 0;
-  int layer = 0;
-};
-ScaleChange change_of(const ScaleSet& before, const ScaleSet& after);
-
 }  // namespace qwenbench::calibration

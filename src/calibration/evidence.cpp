@@ -31,19 +31,52 @@ Json diagnostics_json(const Calibration& calibration) {
   return rows;
 }
 
+Json movement_json(const Movement& movement) {
+  const auto settled = movement.settled();
+  Json json{{"method", movement.method}, {"settled", settled ? Json(*settled) : Json()}};
+  if (const auto& half = movement.half) {
+    json["second_half"] = {{"from_requests", half->from_requests},
+                           {"requests", half->requests},
+                           {"largest_change", half->change.largest},
+                           {"layer", half->change.layer}};
+  }
+  json["points"] = Json::array();
+  for (const Movement::Point& point : movement.points) {
+    json["points"].push_back({{"requests", point.requests},
+                              {"tokens", point.tokens},
+                              {"largest_change", point.change.largest},
+                              {"layer", point.change.layer}});
+  }
+  return json;
+}
+
+Json probabilities_json(const AttentionProbabilities& probabilities) {
+  const auto flushed = [](const FlushedProbability& loss) {
+    return Json{{"flushed", loss.entries}, {"flushed_mass", loss.mass}};
+  };
+  Json json{{"requests", probabilities.requests()}, {"longest", probabilities.longest()}, {"prob_scale", kProbScale}};
+  json["heads"] = Json::array();
+  for (const HeadProbabilities& row : probabilities.heads()) {
+    json["heads"].push_back({{"layer", row.layer},
+                             {"head", row.head},
+                             {"queries", row.queries},
+                             {"entries", row.entries},
+                             {"amax", row.largest},
+                             {"unit", flushed(row.unit)},
+                             {"chosen", flushed(row.chosen)}});
+  }
+  return json;
+}
+
 }  // namespace
 
 std::string evidence_text(const Calibration& calibration, const std::vector<float>& key_bounds) {
-  Json json{{"requests", calibration.requests}, {"settled", calibration.settled}};
+  Json json{{"requests", calibration.requests}, {"ended_early", calibration.ended_early}};
   json["convergence"] = Json::array();
-  for (const Convergence& point : calibration.trace) {
-    json["convergence"].push_back({{"requests", point.requests},
-                                   {"tokens", point.tokens},
-                                   {"largest_change", point.change},
-                                   {"layer", point.layer}});
-  }
+  for (const Movement& movement : calibration.movements) json["convergence"].push_back(movement_json(movement));
   json["k_norm_bounds"] = key_bounds;
   if (calibration.statistics) json["diagnostics"] = diagnostics_json(calibration);
+  if (calibration.probabilities) json["attention_probabilities"] = probabilities_json(*calibration.probabilities);
   return json.dump();
 }
 

@@ -10,6 +10,10 @@
 
 namespace qwenbench::calibration {
 
+/// Of attention in FP8: the largest probability that it converts is exp(0) = 1, always, so that nothing is calibrated.
+/// 1 becomes 256, and what is flushed to 0 lies below 2^-18.
+inline constexpr float kProbScale = 0x1p-8f;
+
 struct LayerAmax {
   float k = 0, v = 0;
 };

@@ -35,7 +35,10 @@ std::string looks_text(const std::vector<Look>& looks) {
   Json json = Json::array();
   for (const Look& look : looks) {
     Json layers = Json::array();
-    for (const model::LayerKvScales& layer : look.scales.layers) layers.push_back({{"k", layer.k}, {"v", layer.v}});
+    for (const model::LayerKvScales& layer : look.scales.layers) {
+      layers.push_back({{"k", layer.k}, {"v", layer.v}});
+      if (layer.q) layers.back()["q"] = *layer.q;
+    }
     json.push_back({{"requests", look.requests}, {"tokens", look.tokens}, {"layers", layers}});
   }
   return json.dump();
@@ -48,6 +51,7 @@ std::vector<Look> parse_looks(const std::string& text) {
     for (const Json& layer : json.at("layers")) {
       look.scales.layers.push_back(
           {layer.at("k").get<std::vector<float>>(), layer.at("v").get<std::vector<float>>(), {}, {}});
+      if (layer.contains("q")) look.scales.layers.back().q = layer["q"].get<std::vector<float>>();
     }
     looks.push_back(std::move(look));
   }

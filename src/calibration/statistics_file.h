@@ -5,17 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "calibration/convergence.h"
 #include "calibration/kv_statistics.h"
-#include "calibration/scales.h"
 
 namespace qwenbench::calibration {
-
-/// The scales after so many requests of the set.
-struct Look {
-  int requests = 0;
-  std::int64_t tokens = 0;
-  ScaleSet scales;
-};
 
 /// Writes atomically. `key` says of what model, set and settings they are.
 void save_statistics(const std::filesystem::path& path, const KvStatistics& statistics, const std::vector<Look>& looks,

@@ -57,10 +57,12 @@ class CalibrateKv {
     check();
     loaded_ = load_model(profile_, directory_, options_.progress, err_);
     key_bounds_ = calibration::key_norm_bounds(*loaded_.weights);
-    for (const std::string& warning : coverage_warnings(profile_, set_)) err_ << "warning: " << warning << "\n";
+    const std::vector<std::string> warnings =
+        options_.vllm_dummy ? std::vector<std::string>{} : coverage_warnings(profile_, set_);
+    for (const std::string& warning : warnings) err_ << "warning: " << warning << "\n";
     if (!calibrate()) return cancelled();
     write();
-    out_ << render_calibration(profile_.model, calibration_, key_bounds_, set_.requests.size()) << std::flush;
+    out_ << render_calibration(profile_.model, calibration_, key_bounds_, set_) << std::flush;
     if (options_.cross && !cross()) return cancelled();
     return options_.verify ? verify() : static_cast<int>(ExitCode::kOk);
   }
@@ -94,17 +96,17 @@ class CalibrateKv {
     }
   }
 
-  calibration::Calibration calibrate_on(const workload::Workload& set, const char* label,
-                                        const std::optional<std::filesystem::path>& state_file) {
+  calibration::Calibration calibrate_on(const workload::Workload& set, const char* label, CalibrationRunOptions run) {
     Progress progress(err_, options_.progress, label, static_cast<std::int64_t>(set.requests.size()));
-    CalibrationRunOptions run;
-    run.state = state_file;
     run.vllm_ranks = options_.vllm_rank_local ? profile_.engine.tensor_parallel_size : 1;
     return run_calibration(profile_, loaded_, set, run, progress);
   }
 
   bool calibrate() {
-    calibration_ = calibrate_on(set_, "calibrating", state());
+    CalibrationRunOptions run;
+    run.state = state();
+    run.probabilities = true;
+    calibration_ = calibrate_on(set_, "calibrating", run);
     if (calibration_.resumed_from > 0) {
       err_ << fmt::format("went on after {} requests of an interrupted calibration\n", calibration_.resumed_from);
     }
@@ -128,9 +130,9 @@ class CalibrateKv {
 
   bool cross() {
     const workload::Workload text = part_of(set_, false), image = part_of(set_, true);
-    const calibration::Calibration from_text = calibrate_on(text, "calibrating on text", std::nullopt);
+    const calibration::Calibration from_text = calibrate_on(text, "calibrating on text", {});
     if (from_text.cancelled) return false;
-    const calibration::Calibration from_images = calibrate_on(image, "calibrating on images", std::nullopt);
+    const calibration::Calibration from_images = calibrate_on(image, "calibrating on images", {});
     if (from_images.cancelled) return false;
     Progress progress(err_, options_.progress, "scoring",
                       kCrossRuns * static_cast<std::int64_t>(quality_.requests.size()));

@@ -11,10 +11,11 @@ namespace qwenbench::measure {
 namespace {
 
 /// Everything that a statistic depends on.
-std::string state_key(const profile::Profile& profile, const LoadedModel& loaded, const workload::Workload& set) {
+std::string state_key(const profile::Profile& profile, const LoadedModel& loaded, const workload::Workload& set,
+                      int look_every) {
   const profile::CalibrationOptions& c = profile.calibration;
-  return fmt::format("{} {} {} {} {} {} {}", loaded.weights->fingerprint(), set.requests_sha256, c.method,
-                     c.granularity, c.percentile, c.round, profile.engine.attention_dtype);
+  return fmt::format("{} {} {} {} {} {} {} {}", loaded.weights->fingerprint(), set.requests_sha256, c.method,
+                     c.granularity, c.percentile, c.round, profile.engine.attention_dtype, look_every);
 }
 
 bool shows_pictures(const std::string& dataset_name) {
@@ -42,9 +43,10 @@ calibration::Calibration run_calibration(const profile::Profile& profile, const 
   calibrator.shape = {text.num_layers, text.num_kv_heads, text.head_dim, queries ? text.num_heads : 0};
   calibrator.query_heads = text.num_heads;
   calibrator.key_bounds = calibration::key_norm_bounds(*loaded.weights);
+  calibrator.probabilities = queries && options.probabilities;
   calibrator.settle_after = profile.calibration.settle_after;
   calibrator.state = options.state;
-  calibrator.state_key = state_key(profile, loaded, set);
+  calibrator.state_key = state_key(profile, loaded, set, calibrator.look_every);
   calibrator.pool = &pool;
   calibrator.on_finished = [&progress](int requests) { progress.advance(requests); };
   const calibration::OpenRun open = [&](backend::KvObserver& observer) {

@@ -18,6 +18,7 @@ namespace qwenbench::measure {
 struct CalibrationRunOptions {
   std::optional<std::filesystem::path> state;  // an interrupted calibration goes on from there
   int vllm_ranks = 1;                          // method vllm: estimators.h
+  bool probabilities = false;                  // look at those of attention too, where it is in FP8
 };
 
 /// Every request of `set` through a BF16 cache, no prefix taken from the cache: every token is seen.

@@ -51,7 +51,7 @@ struct CalibrationOptions {
   double percentile = 99.99;           // method percentile, in percent
   std::string round = "none";          // none | pow2: up to the next power of two
   int num_samples = 512;               // requests, spread evenly over the dataset
-  int settle_after = 64;               // requests after which settled scales end the calibration; 0: never
+  int settle_after = 32;               // requests after which settled scales end the calibration; 0: never
   int max_tokens = 8;                  // generated after a conversation without an answer: decoding is seen too
 };
 

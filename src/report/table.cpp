@@ -43,27 +43,7 @@ std::string right(std::string_view text, std::size_t columns) {
   return std::string(columns - width(result), ' ') + result;
 }
 
-/// One paragraph, broken between words; `indent` from the second line on.
-std::string wrap(const std::string& text, std::size_t indent) {
-  std::string result, line;
-  std::size_t begin = 0;
-  while (begin < text.size()) {
-    const std::size_t end = std::min(text.find(' ', begin), text.size());
-    const std::string word = text.substr(begin, end - begin);
-    if (!line.empty() && width(line) + 1 + width(word) > kWidth) {
-      result += line + "\n";
-      line.assign(indent, ' ');
-      line += word;
-    } else {
-      if (!line.empty()) line += ' ';
-      line += word;
-    }
-    begin = end + 1;
-  }
-  return result + line + "\n";
-}
-
-std::string bullet(const std::string& text) { return wrap(fmt::format("- {}", one_line(text, 1000)), 2); }
+std::string bullet(const std::string& text) { return wrapped(fmt::format("- {}", one_line(text, 1000)), 2); }
 
 class Painter {
  public:
@@ -121,11 +101,29 @@ std::string list_text(const std::string& title, const std::vector<std::string>& 
 
 }  // namespace
 
+std::string wrapped(const std::string& text, std::size_t indent) {
+  std::string result, line;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find(' ', begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
+    if (begin > 0 && width(line) + 1 + width(word) > kWidth) {
+      result += line + "\n";
+      line.assign(indent, ' ');
+      line += word;
+    } else {
+      if (begin > 0) line += ' ';
+      line += word;
+    }
+    begin = end + 1;
+  }
+  return result + line + "\n";
+}
+
 std::string render_table(const Result& result, const TableOptions& options) {
   const Content content = content_of(result);
   const Painter paint(options.color);
   std::string text;
-  for (const std::string& line : content.header) text += wrap(one_line(line), 2);
+  for (const std::string& line : content.header) text += wrapped(one_line(line), 2);
   for (std::size_t begin = 0; begin < content.columns.size(); begin += kColumnsAtOnce) {
     text += fmt::format("\n{}", columns_text(content, begin, paint));
   }

@@ -14,6 +14,10 @@ struct TableOptions {
 /// Plain text, at most 100 columns up to three variants of names up to 16 letters. Ends with a line break.
 std::string render_table(const Result& result, const TableOptions& options = {});
 
+/// One paragraph of at most 100 columns, broken between words; `indent` from the second line on. Ends with a line
+/// break.
+std::string wrapped(const std::string& text, std::size_t indent);
+
 /// The same content as GitHub Markdown.
 std::string render_markdown(const Result& result);
 

@@ -25,16 +25,16 @@ class FakeRun : public CalibrationRun {
     waiting_.push_back({++ids_, request.prompt[0]});
     return ids_;
   }
-  std::vector<engine::RequestId> step() override {
-    std::vector<engine::RequestId> ended;
+  CalibrationStep step() override {
+    CalibrationStep step;
     for (int i = 0; i < 2 && !waiting_.empty(); ++i) {
       const auto [id, token] = waiting_.front();
       waiting_.erase(waiting_.begin());
       const float value = token == 13 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(token);
       statistics_.observe(Kind::kKey, 1, 0, &value, 1, 1, {});
-      ended.push_back(id);
+      step.ended.push_back(id);
     }
-    return ended;
+    return step;
   }
   bool idle() const override { return waiting_.empty(); }
   void reset() override { waiting_.clear(); }

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "base/error.h"
+#include "calibration/convergence.h"
 #include "calibration/diagnostics.h"
 #include "calibration/fp8_loss.h"
 
@@ -169,4 +170,38 @@ TEST_CASE("the change of scales is relative, and names the layer") {
   after.layers = {{{1.0f}, {2.1f}, {}, {}}, {{4.0f, 5.0f}, {1.0f}, {}, {}}};
   CHECK(change_of(before, after).largest == doctest::Approx(0.25));
   CHECK(change_of(before, after).layer == 1);
+  after.layers[0].q = {9.0f};  // known of one alone: no change
+  CHECK(change_of(before, after).layer == 1);
+  before.layers[0].q = {3.0f};
+  CHECK(change_of(before, after).largest == doctest::Approx(2));
+  CHECK(change_of(before, after).layer == 0);
+}
+
+TEST_CASE("the second half of what was seen: from the last look that is early enough") {
+  std::vector<Look> looks;
+  const auto look = [&looks](int requests, float scale) {
+    ScaleSet set;
+    set.layers = {{{scale}, {1.0f}, {}, {}}};
+    looks.push_back({requests, requests * 10, set});
+  };
+  CHECK_FALSE(second_half(looks));
+  look(6, 1.0f);
+  CHECK_FALSE(second_half(looks));
+  CHECK_FALSE(movement_of("absmax", looks).settled());
+  look(12, 1.5f);
+  CHECK(second_half(looks)->from_requests == 6);
+  look(18, 1.52f);
+  CHECK(second_half(looks)->from_requests == 6);  // 12 of 18 are more than half
+  look(24, 1.51f);
+  const Movement movement = movement_of("mse", looks);
+  CHECK(movement.half->from_requests == 12);
+  CHECK(movement.half->requests == 24);
+  CHECK(movement.half->change.largest == doctest::Approx(0.01 / 1.5));
+  CHECK(movement.settled() == true);
+  REQUIRE(movement.points.size() == 4);
+  CHECK(movement.points[0].change.largest == 0);
+  CHECK(movement.points[1].change.largest == doctest::Approx(0.5));
+  CHECK(movement.points[1].tokens == 120);
+  looks.back().scales.layers[0].k[0] = 1.52f;  // 1.3 % above 1.5
+  CHECK(movement_of("mse", looks).settled() == false);
 }

@@ -12,9 +12,11 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "measure/calibrate_kv.h"
+#include "measure/calibration.h"
 #include "measure/findings.h"
 #include "measure/variants.h"
 #include "report/result_file.h"
+#include "workload/locate_model.h"
 
 using namespace qwenbench;
 using namespace qwenbench::measure;
@@ -335,6 +337,26 @@ TEST_CASE("calibrate-kv: Ctrl-C leaves no scale file, and the next run is whole"
   CHECK(calibrate_kv(profile, options, out, err) == 0);
   CHECK(std::filesystem::exists(*options.output));
   CHECK(out.str().find("20 of 20 requests") != std::string::npos);
+}
+
+TEST_CASE("the tokens that a calibration claims are those that it saw") {
+  const Folder folder;
+  for (const char* method : {"absmax", "vllm"}) {
+    const auto profile =
+        profile::parse_profile(kProfile, "test.json", folder.path,
+                               {"calibration.num_samples=12", std::string("calibration.method=") + method});
+    std::ostringstream nowhere;
+    const auto directory = workload::locate_model(profile, false).directory;
+    const LoadedModel loaded = load_model(profile, directory, ProgressStyle::kNone, nowhere);
+    workload::Renderer renderer(directory);
+    const workload::Workload set = workload::make_calibration_workload(profile, renderer);
+    Progress progress(nowhere, ProgressStyle::kNone, "", 1);
+    const auto done = run_calibration(profile, loaded, set, {}, progress);
+    const int head_dim = loaded.model->config().text.head_dim;
+    CHECK(done.scales.samples == done.statistics->of(calibration::Kind::kKey, 0, 0).total() / head_dim);
+    CHECK(done.scales.samples > 0);
+    if (std::string(method) == "vllm") CHECK(done.scales.samples <= profile.engine.max_num_batched_tokens);
+  }
 }
 
 TEST_CASE("P2P_UNAVAILABLE: collectives bound what peer access could gain; a CPU has neither") {

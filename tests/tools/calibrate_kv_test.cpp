@@ -120,11 +120,33 @@ TEST_CASE("calibrate-kv --verify: scales arrive on both sides") {
   CHECK(run.out.find("Scales arrive on both sides of the cache") != std::string::npos);
 }
 
-TEST_CASE("calibrate-kv: method vllm, and its dummy tokens") {
+TEST_CASE("calibrate-kv: method vllm says what its first step saw; its dummy tokens lack no pictures") {
   const Folder folder;
-  CHECK(run_process(kCommand + "--method vllm -o " + (folder / "v.json")).code == 0);
-  CHECK(run_process(kCommand + "--method vllm --vllm-dummy -o " + (folder / "d.json")).code == 0);
+  const auto first = run_process(kCommand + "--method vllm -o " + (folder / "v.json"));
+  CHECK(first.code == 0);
+  CHECK(first.out.find("the first step alone: 1 of 8 requests (calibration), 512 tokens") != std::string::npos);
+  const auto dummy = run_process(kCommand + "--method vllm --vllm-dummy -o " + (folder / "d.json"));
+  CHECK(dummy.code == 0);
+  CHECK(dummy.out.find("1 of 1 requests (dummy tokens), 512 tokens") != std::string::npos);
+  CHECK(dummy.err.find("picture") == std::string::npos);
   CHECK(text_of(folder / "v.json") != text_of(folder / "d.json"));
+}
+
+TEST_CASE("calibrate-kv: attention in FP8 shows its probabilities, the same on 1 and 2 ranks; without it nobody asks") {
+  const Folder folder;
+  const std::string fp8 = kCommand + "--set engine.attention_dtype=fp8 ";
+  const auto one = run_process(fp8 + "-o " + (folder / "a.json"));
+  CHECK(one.code == 0);
+  CHECK(one.out.find("P~ = exp(S - max S) of FP8 attention, 8 requests") != std::string::npos);
+  CHECK(one.out.find("not calibrated: the") != std::string::npos);
+  CHECK(run_process(fp8 + "--tensor-parallel-size 2 -o " + (folder / "b.json")).code == 0);
+  const std::string file = text_of(folder / "a.json");
+  CHECK(file.find("\"attention_probabilities\"") != std::string::npos);
+  CHECK(file.find("\"flushed_mass\"") != std::string::npos);
+  CHECK(file == text_of(folder / "b.json"));
+  const auto plain = run_process(kCommand + "-o " + (folder / "c.json"));
+  CHECK(plain.out.find("P~") == std::string::npos);
+  CHECK(text_of(folder / "c.json").find("attention_probabilities") == std::string::npos);
 }
 
 TEST_CASE("calibrate-kv --cross: a row for every source of scales") {
