@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole experiment on checkpoints whose truth is known (scripts/rewrite_kv_ranges.py), with every question of the
 # quality set: prints verdict, mean KL divergence, accuracy and scales of each, and keeps them with their intervals in
-# FOLDER/known-truth.json beside the whole results. Some 20 minutes on 2 cores.
+# FOLDER/known-truth.json beside the whole results. Some 20 minutes on 2 idle cores.
 #   scripts/known_truth.sh [FOLDER for checkpoints and results]
 #   scripts/known_truth.sh --print results/cpu/known-truth.json    # the table of a run of before
 set -euo pipefail
