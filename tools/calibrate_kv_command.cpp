@@ -55,7 +55,7 @@ int calibrate_kv_command(const std::vector<std::string>& args, std::ostream& out
   add_options(app, arguments);
   if (!parse_arguments(app, args, out)) return 0;
   const profile::Profile profile = load_profile(arguments.profile, "qwenbench calibrate-kv");
-  if (!arguments.check.empty()) return measure::check_scale_file(profile, arguments.check, out);
+  if (!arguments.check.empty()) return measure::check_scale_file(profile, arguments.check, out, err);
   measure::CalibrateKvOptions options;
   if (!arguments.profile.output.empty()) options.output = arguments.profile.output;
   if (!arguments.exports.empty()) options.exports = calibration::parse_export_formats(arguments.exports);

@@ -10,6 +10,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "calibration/scale_file.h"
 #include "model/safetensors.h"
 
 namespace qwenbench::calibration {
@@ -50,6 +51,12 @@ std::vector<model::SafetensorsItem> compressed_tensors_items(const ExportJob& jo
     if (scales.q) items.push_back(scale_item(layer, "q_scale", widened(*scales.q, per_head, heads), false));
   }
   return items;
+}
+
+/// "format" is what Transformers wants to see of a safetensors file; other keys of the metadata it passes over.
+void write_scale_tensors(const fs::path& folder, std::vector<model::SafetensorsItem> items, const ExportJob& job) {
+  model::write_safetensors(folder / kScaleFile, std::move(items),
+                           {{"format", "pt"}, {kFingerprintKey, job.model_fingerprint}});
 }
 
 /// A link for everything in the checkpoint's folder but what the overlay has of its own. Hub caches hold links
@@ -144,7 +151,7 @@ void export_compressed_tensors(const ExportJob& job, const fs::path& path) {
     link_checkpoint(job.checkpoint, folder);
     write_file_atomically(folder / "config.json", config_with_scheme(job).dump(2) + "\n");
     write_file_atomically(folder / kIndex, index_with(items, job.checkpoint).dump(2) + "\n");
-    model::write_safetensors(folder / kScaleFile, items, {{"format", "pt"}});
+    write_scale_tensors(folder, items, job);
   });
 }
 
@@ -156,7 +163,7 @@ void export_modelopt(const ExportJob& job, const fs::path& path) {
       items.push_back(scale_item(layer, "k_proj.k_scale", scales.k, true));
       items.push_back(scale_item(layer, "v_proj.v_scale", scales.v, true));
     }
-    model::write_safetensors(folder / kScaleFile, items, {{"format", "pt"}});
+    write_scale_tensors(folder, std::move(items), job);
     const Json config{{"producer", {{"name", "modelopt"}}},
                       {"quantization", {{"quant_algo", nullptr}, {"kv_cache_quant_algo", "FP8"}}}};
     write_file_atomically(folder / "hf_quant_config.json", config.dump(2) + "\n");
@@ -179,13 +186,22 @@ std::vector<std::string> export_sglang(const ExportJob& job, const fs::path& pat
   }
   Json ranks = Json::object();
   for (int rank = 0; rank < job.ranks; ++rank) ranks[std::to_string(rank)] = layers;
-  const Json json{{"model_type", "qwen3_vl"}, {"kv_cache", {{"dtype", "float8_e4m3fn"}, {"scaling_factor", ranks}}}};
+  const Json json{{"model_type", kSglangModelType},
+                  {kFingerprintKey, job.model_fingerprint},
+                  {"kv_cache", {{"dtype", "float8_e4m3fn"}, {"scaling_factor", ranks}}}};
   write_file_atomically(path, json.dump(2) + "\n");
-  if (merged == 0) return {};
-  return {
-      fmt::format("SGLang's form has one scale for K and V of a layer: in {} of {} layers they differ, and the "
-                  "largest stands for all",
-                  merged, job.scales.layers.size())};
+  std::vector<std::string> losses;
+  if (merged > 0) {
+    losses.push_back(
+        fmt::format("SGLang's form has one scale for K and V of a layer: in {} of {} layers they differ, and the "
+                    "largest stands for all",
+                    merged, job.scales.layers.size()));
+  }
+  losses.push_back(fmt::format(
+      "SGLang takes the file for {} rank(s) only, as many as it lists, and only where its Qwen3-VL class has "
+      "load_kv_cache_scales: a version without refuses --quantization-param-path",
+      job.ranks));
+  return losses;
 }
 
 }  // namespace

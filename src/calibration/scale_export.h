@@ -20,6 +20,7 @@ struct ExportJob {
   const ScaleSet& scales;
   const model::ModelConfig& config;
   std::filesystem::path checkpoint;  // the folder that the scales belong to
+  std::string model_fingerprint;     // its, by which an import knows it again
   int ranks = 1;                     // SGLang: scales are listed by rank
 };
 

@@ -2,11 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <limits>
-#include <nlohmann/json.hpp>
+#include <algorithm>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "calibration/scale_json.h"
 #include "model/kv_scale_tensors.h"
 
 namespace qwenbench::calibration {
@@ -21,7 +21,7 @@ Json value_or_list(const std::vector<float>& values) {
 
 Json layer_json(const ScaleSet& set, std::size_t layer) {
   const model::LayerKvScales& scales = set.layers[layer];
-  Json json{{"k_scale", value_or_list(scales.k)}, {"v_scale", value_or_list(scales.v)}};
+  Json json{{"layer", layer}, {"k_scale", value_or_list(scales.k)}, {"v_scale", value_or_list(scales.v)}};
   if (scales.q) json["q_scale"] = value_or_list(*scales.q);
   if (scales.prob) json["prob_scale"] = *scales.prob;
   if (layer < set.amax.size()) {
@@ -52,13 +52,9 @@ class Reader {
   }
 
   float number(const Json& value, const std::string& where, const char* key) const {
-    if (value.is_null())
-      return std::numeric_limits<float>::quiet_NaN();  // how JSON writers spell NaN: check_scales names it
-    if (!value.is_number()) fail(fmt::format("{}{} is not a number", where, key));
-    const double wide = value.get<double>();
-    const double limit = std::numeric_limits<float>::max();
-    if (wide > limit || wide < -limit) return std::numeric_limits<float>::infinity();  // refused like any other
-    return static_cast<float>(wide);
+    const std::optional<float> found = scale_number(value);
+    if (!found) fail(fmt::format("{}{} is not a number", where, key));
+    return *found;
   }
 
   std::vector<float> values(const Json& value, const std::string& where, const char* key) const {
@@ -86,6 +82,41 @@ class Reader {
     }
   }
 
+  /// The number that an entry names, in range.
+  std::size_t layer_number(const Json& entry, std::size_t place) const {
+    const Json& number = member(entry, "layer", fmt::format("layers[{}]: ", place));
+    if (!number.is_number_integer() || number.get<std::int64_t>() < 0) {
+      fail(fmt::format("layers[{}]: \"layer\" is not a whole number from 0", place));
+    }
+    if (number.get<std::int64_t>() >= config_.num_layers) {
+      fail(
+          fmt::format("layer {} is too many; the model has {} layers", number.get<std::int64_t>(), config_.num_layers));
+    }
+    return number.get<std::size_t>();
+  }
+
+  /// One entry a layer, by its "layer". Files of before that key list the layers in their order, all with none: where
+  /// their number is wrong nobody can say which one is.
+  std::vector<const Json*> entries(const Json& layers) const {
+    const auto expected = static_cast<std::size_t>(config_.num_layers);
+    std::vector<const Json*> by_layer(expected, nullptr);
+    const bool numbered =
+        std::any_of(layers.begin(), layers.end(), [](const Json& entry) { return entry.contains("layer"); });
+    if (!numbered && layers.size() != expected) {
+      fail(fmt::format("lists {} layers without their numbers; the model has {}", layers.size(), expected));
+    }
+    for (std::size_t place = 0; place < layers.size(); ++place) {
+      const std::size_t layer = numbered ? layer_number(layers[place], place) : place;
+      if (by_layer[layer] != nullptr) fail(fmt::format("layer {} is listed twice", layer));
+      by_layer[layer] = &layers[place];
+    }
+    const auto missing = std::find(by_layer.begin(), by_layer.end(), nullptr);
+    if (missing != by_layer.end()) {
+      fail(fmt::format("layer {} is missing; the model has {} layers", missing - by_layer.begin(), expected));
+    }
+    return by_layer;
+  }
+
   ScaleSet read(const Json& json, const std::string& model_fingerprint) const {
     if (!json.is_object()) fail("is not a JSON object");
     const Json& version = member(json, "schema_version", "");
@@ -95,18 +126,14 @@ class Reader {
       fail(fmt::format("schema_version {} is newer than this program knows ({}); update qwenbench",
                        version.get<std::int64_t>(), kScaleFileVersion));
     }
-    const std::string fingerprint = text(json, "model_fingerprint");
-    if (fingerprint != model_fingerprint) {
-      fail(fmt::format("its scales are of another model ({:.12}... instead of {:.12}...); calibrate this one",
-                       fingerprint, model_fingerprint));
-    }
     ScaleSet set;
+    check_fingerprint(set, text(json, kFingerprintKey), model_fingerprint, source_);
     set.method = text(json, "method");
     set.granularity = text(json, "granularity");
     set.calibration_set_sha256 = text(json, "calibration_set_sha256");
     const Json& layers = member(json, "layers", "");
     if (!layers.is_array()) fail("\"layers\" is not a list");
-    for (std::size_t i = 0; i < layers.size(); ++i) layer(layers[i], static_cast<int>(i), set);
+    for (const Json* entry : entries(layers)) layer(*entry, static_cast<int>(set.layers.size()), set);
     if (set.amax.size() != set.layers.size()) set.amax.clear();
     check_scales(set.layers, config_, source_);
     return set;
@@ -121,7 +148,7 @@ class Reader {
 
 std::string scale_file_text(const ScaleSet& set, const std::string& model_fingerprint, const std::string& evidence) {
   Json json{{"schema_version", kScaleFileVersion},
-            {"model_fingerprint", model_fingerprint},
+            {kFingerprintKey, model_fingerprint},
             {"calibration_set_sha256", set.calibration_set_sha256},
             {"method", set.method},
             {"granularity", set.granularity}};
@@ -138,7 +165,7 @@ void write_scale_file(const std::filesystem::path& path, const ScaleSet& set, co
 
 ScaleSet parse_scale_file(std::string_view text, const std::string& source, const model::TextConfig& config,
                           const std::string& model_fingerprint) {
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_scale_json(text);
   const Reader reader(source, config);
   if (json.is_discarded()) reader.fail("is not valid JSON; is it a KV scale file?");
   return reader.read(json, model_fingerprint);
@@ -153,16 +180,22 @@ ScaleSet read_scale_file(const std::filesystem::path& path, const model::TextCon
     is("safetensors, names of compressed-tensors or ModelOpt");
     ScaleSet set;
     set.method = "file";
-    set.layers = model::read_kv_scale_tensors(path, config);
+    model::KvScaleTensors tensors = model::read_kv_scale_tensors(path, config);
+    for (const model::KvScaleTensors::File& file : tensors.files) {
+      const auto found = file.metadata.find(kFingerprintKey);
+      check_fingerprint(set, found == file.metadata.end() ? std::nullopt : std::optional(found->second),
+                        model_fingerprint, file.path);
+    }
+    set.layers = std::move(tensors.layers);
     set.granularity = granularity_of(set.layers);
     check_scales(set.layers, config, path.string());
     return set;
   }
   const std::string text = read_file(path);
-  const Json json = Json::parse(text, nullptr, false);
+  const Json json = parse_scale_json(text);
   if (json.is_object() && json.contains("kv_cache")) {
     is("SGLang");
-    return parse_sglang_scales(text, path.string(), config);
+    return parse_sglang_scales(text, path.string(), config, model_fingerprint);
   }
   is("qwenbench");
   return parse_scale_file(text, path.string(), config, model_fingerprint);

@@ -18,11 +18,11 @@ void check_values(const std::vector<float>& values, const char* name, int layer,
     throw InputError(fmt::format("{}: layer {}: {} has {} values; it takes 1, or one for each of {} KV heads", where,
                                  layer, name, values.size(), kv_heads));
   }
-  for (const float value : values) {
-    if (!(value > 0) || !std::isfinite(value)) {
-      throw InputError(
-          fmt::format("{}: layer {}: {} is {}; a scale is a finite number above 0", where, layer, name, value));
-    }
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (values[i] > 0 && std::isfinite(values[i])) continue;
+    const std::string head = values.size() > 1 ? fmt::format(" of head {}", i) : "";
+    throw InputError(fmt::format("{}: layer {}: {}{} is {}; a scale is a finite number above 0", where, layer, name,
+                                 head, values[i]));
   }
 }
 
@@ -31,11 +31,8 @@ void check_values(const std::vector<float>& values, const char* name, int layer,
 void check_scales(const std::vector<model::LayerKvScales>& layers, const model::TextConfig& config,
                   const std::string& where) {
   const auto expected = static_cast<std::size_t>(config.num_layers);
-  if (layers.size() < expected) {
-    throw InputError(fmt::format("{}: layer {} is missing; the model has {} layers", where, layers.size(), expected));
-  }
-  if (layers.size() > expected) {
-    throw InputError(fmt::format("{}: layer {} is too many; the model has {} layers", where, expected, expected));
+  if (layers.size() != expected) {
+    throw InputError(fmt::format("{}: holds scales of {} layers; the model has {}", where, layers.size(), expected));
   }
   for (int layer = 0; layer < config.num_layers; ++layer) {
     const model::LayerKvScales& scales = layers[static_cast<std::size_t>(layer)];
@@ -46,6 +43,19 @@ void check_scales(const std::vector<model::LayerKvScales>& layers, const model::
       check_values(*scales.q, "q_scale", layer, queries ? config.num_heads : config.num_kv_heads, where);
     }
     if (scales.prob) check_values({*scales.prob}, "prob_scale", layer, config.num_kv_heads, where);
+  }
+}
+
+void check_fingerprint(ScaleSet& set, const std::optional<std::string>& found, const std::string& model_fingerprint,
+                       const std::string& where) {
+  if (!found) {
+    set.unchecked_model = fmt::format(
+        "{}: names no {}: that its scales belong to this model, and not to another of the same shape, was not checked",
+        where, kFingerprintKey);
+  } else if (*found != model_fingerprint) {
+    throw InputError(
+        fmt::format("{}: its scales are of another model ({:.12}... instead of {:.12}...); calibrate this one", where,
+                    one_line(*found, 80), model_fingerprint));
   }
 }
 

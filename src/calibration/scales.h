@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,12 +28,21 @@ struct ScaleSet {
   std::vector<LayerAmax> amax;        // empty where not known
   std::int64_t samples = 0;           // tokens of the calibration set; 0 where not known
   std::vector<std::string> warnings;  // sentences
+  std::string unchecked_model;        // a sentence, where nothing told whether these are scales of this model
 };
 
-/// Throws InputError, beginning with `where` and naming the layer: not one entry a layer; neither one value nor one per
-/// KV head; zero, negative, NaN or infinite.
+/// Throws InputError, beginning with `where` and naming the layer: neither one value nor one per KV head; zero,
+/// negative, NaN or infinite. Also where there is not one entry a layer; who reads layers by number names the missing.
 void check_scales(const std::vector<model::LayerKvScales>& layers, const model::TextConfig& config,
                   const std::string& where);
+
+/// What scale files of every form, safetensors' metadata too, call the fingerprint of the model that they belong to.
+inline constexpr const char* kFingerprintKey = "model_fingerprint";
+
+/// `found`: the fingerprint that a file names. Throws InputError, beginning with `where`, unless it is the model's;
+/// null where the file names none, and `set` then says that nothing could be checked.
+void check_fingerprint(ScaleSet& set, const std::optional<std::string>& found, const std::string& model_fingerprint,
+                       const std::string& where);
 
 /// "head" where any layer has a scale for each, else "tensor".
 std::string granularity_of(const std::vector<model::LayerKvScales>& layers);

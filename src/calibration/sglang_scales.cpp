@@ -1,9 +1,8 @@
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "base/error.h"
 #include "calibration/scale_file.h"
+#include "calibration/scale_json.h"
 
 namespace qwenbench::calibration {
 namespace {
@@ -14,7 +13,15 @@ class SglangReader {
  public:
   SglangReader(const std::string& source, const model::TextConfig& config) : source_(source), config_(config) {}
 
-  ScaleSet read(const Json& json) const {
+  ScaleSet read(const Json& json, const std::string& model_fingerprint) const {
+    ScaleSet set;
+    set.method = "file";
+    check_fingerprint(set, optional_text(json, kFingerprintKey), model_fingerprint, source_);
+    const std::optional<std::string> type = optional_text(json, "model_type");
+    if (type && *type != kSglangModelType) {
+      fail(fmt::format("model_type is \"{}\": SGLang loads such a file for \"{}\" only", one_line(*type, 60),
+                       kSglangModelType));
+    }
     const Json& cache = object(json, "kv_cache", "");
     const auto dtype = cache.find("dtype");
     if (dtype == cache.end() || *dtype != "float8_e4m3fn") fail("kv_cache.dtype is not \"float8_e4m3fn\"");
@@ -22,8 +29,6 @@ class SglangReader {
     if (ranks.empty()) fail("kv_cache.scaling_factor holds no rank");
     std::vector<std::vector<float>> by_rank;
     for (std::size_t rank = 0; rank < ranks.size(); ++rank) by_rank.push_back(read_rank(ranks, rank));
-    ScaleSet set;
-    set.method = "file";
     for (std::size_t layer = 0; layer < by_rank[0].size(); ++layer) {
       const std::vector<float> scales = of_layer(by_rank, layer);
       set.layers.push_back({scales, scales, {}, {}});
@@ -42,28 +47,37 @@ class SglangReader {
     return *found;
   }
 
+  std::optional<std::string> optional_text(const Json& json, const char* key) const {
+    const auto found = json.find(key);
+    if (found == json.end() || found->is_null()) return std::nullopt;
+    if (!found->is_string()) fail(fmt::format("\"{}\" is not a text", key));
+    return found->get<std::string>();
+  }
+
   std::vector<float> read_rank(const Json& ranks, std::size_t rank) const {
     const Json& layers = object(ranks, std::to_string(rank), "kv_cache.scaling_factor.");
     std::vector<float> scales;
-    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    for (int layer = 0; layer < config_.num_layers; ++layer) {
       const auto found = layers.find(std::to_string(layer));
-      if (found == layers.end()) fail(fmt::format("rank {}: layer {} is missing", rank, layer));
-      if (!found->is_number()) fail(fmt::format("rank {}: layer {}: the scale is not a number", rank, layer));
-      scales.push_back(found->get<float>());
+      if (found == layers.end()) {
+        fail(fmt::format("rank {}: layer {} is missing; the model has {} layers", rank, layer, config_.num_layers));
+      }
+      const std::optional<float> scale = scale_number(*found);
+      if (!scale) fail(fmt::format("rank {}: layer {}: the scale is not a number", rank, layer));
+      scales.push_back(*scale);
     }
-    if (static_cast<int>(scales.size()) != config_.num_layers) {
-      fail(fmt::format("rank {}: layer {} is {}; the model has {} layers", rank,
-                       std::min(scales.size(), static_cast<std::size_t>(config_.num_layers)),
-                       static_cast<int>(scales.size()) < config_.num_layers ? "missing" : "too many",
-                       config_.num_layers));
+    if (layers.size() > scales.size()) {
+      fail(fmt::format("rank {}: lists {} layers; the model has {}", rank, layers.size(), config_.num_layers));
     }
     return scales;
   }
 
   /// One scale where all ranks agree, else that of each head's rank.
   std::vector<float> of_layer(const std::vector<std::vector<float>>& by_rank, std::size_t layer) const {
-    bool equal = true;
-    for (const auto& rank : by_rank) equal = equal && rank[layer] == by_rank[0][layer];
+    bool equal = true;  // alone a rank is, even where its scale is NaN
+    for (std::size_t rank = 1; rank < by_rank.size(); ++rank) {
+      equal = equal && by_rank[rank][layer] == by_rank[0][layer];
+    }
     if (equal) return {by_rank[0][layer]};
     const int ranks = static_cast<int>(by_rank.size());
     if (config_.num_kv_heads % ranks != 0) {
@@ -84,11 +98,12 @@ class SglangReader {
 
 }  // namespace
 
-ScaleSet parse_sglang_scales(std::string_view text, const std::string& source, const model::TextConfig& config) {
-  const Json json = Json::parse(text, nullptr, false);
+ScaleSet parse_sglang_scales(std::string_view text, const std::string& source, const model::TextConfig& config,
+                             const std::string& model_fingerprint) {
+  const Json json = parse_scale_json(text);
   const SglangReader reader(source, config);
   if (!json.is_object()) reader.fail("is not a JSON object");
-  return reader.read(json);
+  return reader.read(json, model_fingerprint);
 }
 
 }  // namespace qwenbench::calibration

@@ -120,7 +120,7 @@ class CalibrateKv {
     std::filesystem::remove(state());
     err_ << fmt::format("scales written to {}\n", output_.string());
     const calibration::ExportJob job{calibration_.scales, loaded_.model->config(), directory_,
-                                     profile_.engine.tensor_parallel_size};
+                                     loaded_.weights->fingerprint(), profile_.engine.tensor_parallel_size};
     for (const calibration::ExportFormat format : options_.exports) {
       const std::filesystem::path path = calibration::export_path(format, output_);
       for (const std::string& loss : calibration::export_scales(format, job, path)) err_ << "warning: " << loss << "\n";
@@ -144,20 +144,27 @@ class CalibrateKv {
 
   int verify() {
     const auto count = std::min<std::size_t>(quality_.requests.size(), kDeliveryRequests);
-    std::vector<workload::Request> requests;
+    workload::Workload set;
+    set.dataset_name = quality_.dataset_name;
     for (const std::size_t i : workload::spread(quality_.requests.size(), count))
-      requests.push_back(quality_.requests[i]);
-    Progress progress(err_, options_.progress, "verifying", kDeliveryRuns * static_cast<std::int64_t>(count));
-    const Delivery delivery = verify_delivery(profile_, loaded_, absmax(), requests, progress);
+      set.requests.push_back(quality_.requests[i]);
+    const calibration::Calibration seen = look_at(set);
+    if (seen.cancelled) return cancelled();
+    std::vector<DeliveryRun> runs = plan_delivery(calibration_.scales, *seen.statistics);
+    Progress progress(err_, options_.progress, "verifying", static_cast<std::int64_t>(runs.size() * count));
+    const Delivery delivery = verify_delivery(profile_, loaded_, std::move(runs), set.requests, progress);
     if (delivery.cancelled) return cancelled();
     out_ << "\n" << render_delivery(delivery) << std::flush;
     return static_cast<int>(delivery.passed ? ExitCode::kOk : ExitCode::kRegression);
   }
 
-  /// Under which the largest K and V of the set are 448. Without statistics (method bound), the scales themselves.
-  calibration::ScaleSet absmax() const {
-    if (!calibration_.statistics) return calibration_.scales;
-    return calibration::estimate_scales(*calibration_.statistics, {});
+  /// K and V of every request, whatever method makes the scales.
+  calibration::Calibration look_at(const workload::Workload& set) {
+    profile::Profile all = profile_;
+    all.calibration.method = "absmax";
+    all.calibration.settle_after = 0;
+    Progress progress(err_, options_.progress, "looking at K and V", static_cast<std::int64_t>(set.requests.size()));
+    return run_calibration(all, loaded_, set, {}, progress);
   }
 
   int cancelled() {
@@ -188,7 +195,8 @@ int calibrate_kv(const profile::Profile& profile, const CalibrateKvOptions& opti
   return CalibrateKv(profile, options, out, err).run();
 }
 
-int check_scale_file(const profile::Profile& profile, const std::filesystem::path& file, std::ostream& out) {
+int check_scale_file(const profile::Profile& profile, const std::filesystem::path& file, std::ostream& out,
+                     std::ostream& err) {
   const auto weights = model::open_checkpoint(workload::locate_model(profile, false).directory);
   std::string form;
   const calibration::ScaleSet set =
@@ -205,6 +213,7 @@ int check_scale_file(const profile::Profile& profile, const std::filesystem::pat
   }();
   out << fmt::format("{}: usable for {}\nform {}, method {}, per {}, {} layers, scales {:.4g} to {:.4g}\n",
                      file.string(), profile.model, form, set.method, set.granularity, set.layers.size(), low, high);
+  if (!set.unchecked_model.empty()) err << "warning: " << set.unchecked_model << "\n";
   if (low == 1 && high == 1) out << "every scale is 1: the same as no scales\n";
   return static_cast<int>(ExitCode::kOk);
 }

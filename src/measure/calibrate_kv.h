@@ -29,7 +29,8 @@ int calibrate_kv(const profile::Profile& profile, const CalibrateKvOptions& opti
                  std::ostream& err);
 
 /// `--check FILE`: reads a scale file of any form for the profile's model, and says what it is. Throws InputError where
-/// it is refused.
-int check_scale_file(const profile::Profile& profile, const std::filesystem::path& file, std::ostream& out);
+/// it is refused; a warning to `err` where nothing in it says which model it is for.
+int check_scale_file(const profile::Profile& profile, const std::filesystem::path& file, std::ostream& out,
+                     std::ostream& err);
 
 }  // namespace qwenbench::measure

@@ -83,27 +83,40 @@ void warn_of_scales(profile::Profile profile, const PreparedVariant& variant, co
   }
   if (!variant.fp8()) return;
   warn_of_q_scale(profile, variant, impacts, warnings);
+  if (!variant.scales->unchecked_model.empty()) {
+    warnings.push_back({"KV_SCALE_MODEL_UNCHECKED",
+                        fmt::format("variant {}: {}", result.name, variant.scales->unchecked_model), std::nullopt});
+  }
   for (const std::string& sentence : variant.scales->warnings) {
     warnings.push_back({"KV_SCALE_ZERO_AMAX", fmt::format("variant {}: {}", result.name, sentence), std::nullopt});
   }
 }
 
-void warn_of_pageable_memory(bool wsl, std::vector<Warning>& warnings) {
+void warn_of_pageable_memory(bool wsl, const std::vector<report::RankMemory>& ranks,
+                             const MeasureCopies& measure_copies, std::vector<Warning>& warnings) {
   Warning& added = warnings.emplace_back(Warning{
       "PIN_MEMORY_OFF",
       fmt::format("weights are loaded through pageable memory{}: copies between host and device are slower and block",
                   wsl ? " (the default under WSL; engine.pin_memory \"on\" overrides it)" : ""),
       std::nullopt});
-  if (const auto copies = backend::measure_copy_bandwidth()) {
-    added.measured_impact = fmt::format("copies to the GPU: {:.1f} GB/s from pinned memory, {:.1f} GB/s from pageable",
-                                        copies->pinned * 1e-9, copies->pageable * 1e-9);
-  }
+  const auto copies = measure_copies();
+  if (!copies) return;
+  std::int64_t weights = 0;
+  for (const report::RankMemory& rank : ranks) weights += rank.weights;
+  const auto bytes = static_cast<double>(weights);
+  added.measured_impact = fmt::format(
+      "copies to the GPU: {:.1f} GB/s from pinned memory, {:.1f} GB/s from pageable; the {:.2f} GB of weights "
+      "of this run take {:.2f} s instead of {:.2f} s",
+      copies->pinned * 1e-9, copies->pageable * 1e-9, bytes * 1e-9, bytes / copies->pageable, bytes / copies->pinned);
 }
 
-void warn_of_devices(const profile::Profile& profile, const report::Result& result, std::vector<Warning>& warnings) {
+void warn_of_devices(const profile::Profile& profile, const report::Result& result, const MeasureCopies& measure_copies,
+                     std::vector<Warning>& warnings) {
   const report::Environment& environment = result.environment;
   if (environment.devices.empty()) return;
-  if (result.engine.device == "cuda" && !environment.pin_memory) warn_of_pageable_memory(environment.wsl, warnings);
+  if (result.engine.device == "cuda" && !environment.pin_memory) {
+    warn_of_pageable_memory(environment.wsl, result.engine.memory, measure_copies, warnings);
+  }
   if (profile.engine.tensor_parallel_size < 2 || environment.p2p.value_or(true)) return;
   Warning& added = warnings.emplace_back(Warning{
       "P2P_UNAVAILABLE",
@@ -166,7 +179,8 @@ void warn_of_timing(const VariantResult& variant, std::vector<Warning>& warnings
 }  // namespace
 
 std::vector<Warning> find_warnings(const profile::Profile& profile, const std::vector<PreparedVariant>& variants,
-                                   const report::Result& result, const std::vector<AttentionImpact>& impacts) {
+                                   const report::Result& result, const std::vector<AttentionImpact>& impacts,
+                                   const MeasureCopies& measure_copies) {
   std::vector<Warning> warnings;
   if (result.engine.dummy_weights()) {
     warnings.push_back({"DUMMY_WEIGHTS",
@@ -177,7 +191,7 @@ std::vector<Warning> find_warnings(const profile::Profile& profile, const std::v
   for (std::size_t i = 0; i < variants.size(); ++i) {
     warn_of_scales(profile, variants[i], result.variants[i], result.variants.front(), impacts, warnings);
   }
-  warn_of_devices(profile, result, warnings);
+  warn_of_devices(profile, result, measure_copies, warnings);
   warn_of_noise(result.variants.front(), warnings);
   for (const VariantResult& variant : result.variants) warn_of_timing(variant, warnings);
   return warnings;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,12 +26,16 @@ std::vector<backend::GpuInfo> gpus_of(const engine::Model& model);
 std::optional<DecodeTraffic> decode_traffic(const engine::Model& model, const profile::EngineOptions& engine,
                                             profile::KvCacheDtype dtype);
 
+using MeasureCopies = std::function<std::optional<backend::CopyBandwidth>()>;
+
 /// Warnings that the finished measurements give rise to, DUMMY_WEIGHTS, KV_SCALE_UNIT, Q_PROB_SCALE_UNIT,
-/// Q_SCALE_FROM_K, P2P_UNAVAILABLE, PIN_MEMORY_OFF, KV_SCALE_ZERO_AMAX, NOISE_FLOOR, PREEMPTIONS, REQUESTS_FAILED; each
-/// with its measured impact where that was measured. `impacts`: empty where FP8 attention was not.
+/// Q_SCALE_FROM_K, P2P_UNAVAILABLE, PIN_MEMORY_OFF, KV_SCALE_MODEL_UNCHECKED, KV_SCALE_ZERO_AMAX, NOISE_FLOOR,
+/// PREEMPTIONS, REQUESTS_FAILED; each with its measured impact where that was measured. `impacts`: empty where FP8
+/// attention was not. `measure_copies` is called where memory is not pinned.
 std::vector<report::Warning> find_warnings(const profile::Profile& profile,
                                            const std::vector<PreparedVariant>& variants, const report::Result& result,
-                                           const std::vector<AttentionImpact>& impacts);
+                                           const std::vector<AttentionImpact>& impacts,
+                                           const MeasureCopies& measure_copies = backend::measure_copy_bandwidth);
 
 /// `memory_size`: bytes of the host, which its ranks share. Activations are the plan's upper bound
 /// (engine/memory_plan.h).

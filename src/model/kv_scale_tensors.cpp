@@ -18,14 +18,19 @@ class ScaleTensors : public TensorTable {
  public:
   void add(const std::filesystem::path& path) {
     const SafetensorsFile& file = *files_.emplace_back(std::make_unique<SafetensorsFile>(path));
+    bool holds_scales = false;
     for (const auto& [name, entry] : file.header().tensors) {
       if (!is_kv_scale_name(name)) continue;
+      holds_scales = true;
       if (!places_.emplace(name, &file).second) {
         throw InputError(fmt::format("{} and {} both hold {}; name the file that is meant", places_.at(name)->path(),
                                      file.path(), one_line(name, 120)));
       }
     }
+    if (holds_scales) holders_.push_back({file.path(), file.header().metadata});
   }
+
+  const std::vector<KvScaleTensors::File>& holders() const { return holders_; }
 
   bool has_tensor(const std::string& name) const override { return places_.contains(name); }
   std::optional<TensorView> find_tensor(const std::string& name) const override {
@@ -40,11 +45,12 @@ class ScaleTensors : public TensorTable {
  private:
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, const SafetensorsFile*> places_;
+  std::vector<KvScaleTensors::File> holders_;
 };
 
 }  // namespace
 
-std::vector<LayerKvScales> read_kv_scale_tensors(const std::filesystem::path& path, const TextConfig& text) {
+KvScaleTensors read_kv_scale_tensors(const std::filesystem::path& path, const TextConfig& text) {
   std::vector<std::filesystem::path> files{path};
   if (std::filesystem::is_directory(path)) {
     files.clear();
@@ -58,7 +64,7 @@ std::vector<LayerKvScales> read_kv_scale_tensors(const std::filesystem::path& pa
   for (const auto& file : files) tensors.add(file);
   std::vector<LayerKvScales> layers = read_kv_scales(tensors, text);
   if (layers.empty()) throw InputError(fmt::format("{}: holds no KV scales under any known name", path.string()));
-  return layers;
+  return {std::move(layers), tensors.holders()};
 }
 
 }  // namespace qwenbench::model

@@ -206,6 +206,15 @@ TEST_CASE("every refusal names the file and the layer") {
         std::string::npos);
   CHECK(refusal(text_with("\"v_scale\": 2.0", "\"v_scale\": 1e300")).find("layer 0: v_scale is inf") !=
         std::string::npos);
+  // As Python's json module writes them.
+  CHECK(refusal(text_with("\"v_scale\": 2.0", "\"v_scale\": NaN")) ==
+        "scales.json: layer 0: v_scale is nan; a scale is a finite number above 0");
+  CHECK(
+      refusal(text_with("\"v_scale\": 2.0", "\"v_scale\": [1, Infinity]")).find("layer 0: v_scale of head 1 is inf") !=
+      std::string::npos);
+  CHECK(refusal(text_with("\"v_scale\": 2.0", "\"v_scale\": -Infinity")).find("layer 0: v_scale is -inf") !=
+        std::string::npos);
+  CHECK(refusal(text_with("\"method\": \"absmax\"", R"("method": "a \"NaN\" \\")")) == "accepted");  // not in a text
   CHECK(refusal(text_with("\"v_scale\": 2.0", "\"v_scale\": 1e-300")).find("layer 0: v_scale is 0") !=
         std::string::npos);
   CHECK(refusal(text_with("\"v_scale\": 2.0", "\"v_scale\": \"2\"")).find("layer 0: v_scale is not a number") !=
@@ -226,7 +235,31 @@ TEST_CASE("every refusal names the file and the layer") {
   fewer.layers.pop_back();
   CHECK(refusal(scale_file_text(fewer, "model-1")).find("layer 1 is missing; the model has 2 layers") !=
         std::string::npos);
+  fewer = example();
+  fewer.layers.erase(fewer.layers.begin());
+  const std::string first_lost = scale_file_text(fewer, "model-1");
+  CHECK(refusal(std::string(first_lost).replace(first_lost.find("\"layer\": 0"), 10, "\"layer\": 1"))
+            .find("layer 0 is missing; the model has 2 layers") != std::string::npos);
+  CHECK(refusal(text_with("\"layer\": 1", "\"layer\": 0")).find("layer 0 is listed twice") != std::string::npos);
+  CHECK(refusal(text_with("\"layer\": 1", "\"layer\": -1")).find("layers[1]: \"layer\" is not") != std::string::npos);
+  CHECK(refusal(text_with("\"layer\": 1,", "")).find("layers[1]: \"layer\" is missing") != std::string::npos);
   ScaleSet more = example();
   more.layers.push_back(more.layers[0]);
   CHECK(refusal(scale_file_text(more, "model-1")).find("layer 2 is too many") != std::string::npos);
+}
+
+TEST_CASE("layers stand in the order of their numbers; files of before the numbers are still read") {
+  const std::string text = scale_file_text(example(), "model-1");
+  const auto read = [](const std::string& file) {
+    return parse_scale_file(file, "scales.json", config_of(2, 2), "model-1").layers;
+  };
+  std::string swapped = text, without = text;
+  swapped.replace(text.find("\"layer\": 0"), 10, "\"layer\": 1");
+  swapped.replace(text.rfind("\"layer\": 1"), 10, "\"layer\": 0");
+  CHECK(read(swapped)[0].v == example().layers[1].v);
+  CHECK(read(swapped)[1].k == example().layers[0].k);
+  for (const char* number : {"\"layer\": 0,", "\"layer\": 1,"}) without.replace(without.find(number), 11, "");
+  CHECK(read(without)[0].k == example().layers[0].k);
+  CHECK(refusal(without.replace(without.find("\"layers\": ["), 11, "\"layers\": [{},")) ==
+        "scales.json: lists 3 layers without their numbers; the model has 2");
 }

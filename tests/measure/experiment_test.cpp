@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -357,6 +358,49 @@ TEST_CASE("the tokens that a calibration claims are those that it saw") {
     CHECK(done.scales.samples > 0);
     if (std::string(method) == "vllm") CHECK(done.scales.samples <= profile.engine.max_num_batched_tokens);
   }
+}
+
+TEST_CASE("PIN_MEMORY_OFF: what pageable memory costs this run, where a GPU says so") {
+  profile::Profile profile;
+  profile.variants = {{"reference", profile::KvCacheDtype::kBFloat16, "unit"}};
+  const std::vector<PreparedVariant> variants{{profile.variants[0], std::nullopt}};
+  report::Result result;
+  result.variants.resize(1);
+  result.engine.device = "cuda";
+  result.engine.memory.resize(2);
+  for (report::RankMemory& rank : result.engine.memory) rank.weights = 5'000'000'000;
+  result.environment.devices.resize(1);
+  result.environment.pin_memory = false;
+  const MeasureCopies copies = [] { return backend::CopyBandwidth{50e9, 4e9}; };
+  const auto warnings = find_warnings(profile, variants, result, {}, copies);
+  REQUIRE(warnings.size() == 1);
+  CHECK(warnings[0].code == "PIN_MEMORY_OFF");
+  CHECK(warnings[0].measured_impact.value_or("") ==
+        "copies to the GPU: 50.0 GB/s from pinned memory, 4.0 GB/s from pageable; the 10.00 GB of weights of this run "
+        "take 2.50 s instead of 0.20 s");
+  const auto unmeasured = find_warnings(profile, variants, result, {}, [] { return std::nullopt; });
+  REQUIRE(unmeasured.size() == 1);
+  CHECK_FALSE(unmeasured[0].measured_impact.has_value());
+  result.environment.pin_memory = true;
+  CHECK(find_warnings(profile, variants, result, {}, copies).empty());
+}
+
+TEST_CASE("scales that name no model are a warning of the run") {
+  profile::Profile profile;
+  profile.variants = {{"calibrated", profile::KvCacheDtype::kFp8E4M3, "scales.json"}};
+  calibration::ScaleSet scales;
+  scales.method = "file";
+  scales.layers = {{{1.0f}, {1.0f}, std::vector<float>{1.0f}, {}}};
+  scales.unchecked_model = "scales.json: names no model";
+  report::Result result;
+  result.variants.resize(1);
+  result.variants[0].name = "calibrated";
+  const auto warnings = find_warnings(profile, {{profile.variants[0], scales}}, result, {});
+  const auto found = std::count_if(warnings.begin(), warnings.end(), [](const report::Warning& warning) {
+    return warning.code == "KV_SCALE_MODEL_UNCHECKED" &&
+           warning.message == "variant calibrated: scales.json: names no model";
+  });
+  CHECK(found == 1);
 }
 
 TEST_CASE("P2P_UNAVAILABLE: collectives bound what peer access could gain; a CPU has neither") {

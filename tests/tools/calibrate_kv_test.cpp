@@ -118,6 +118,28 @@ TEST_CASE("calibrate-kv --verify: scales arrive on both sides") {
   const auto run = run_process(kCommand + "--set quality.num_samples=6 --verify -o " + (folder / "s.json"));
   CHECK(run.code == 0);
   CHECK(run.out.find("Scales arrive on both sides of the cache") != std::string::npos);
+  // Four times the scales that were written, and these: the outputs are those of the reference, but for subnormals.
+  CHECK(run.out.find("\n  chosen scales x 4 ") != std::string::npos);
+  CHECK(run.out.find("\n  chosen scales  ") != std::string::npos);
+  CHECK(run.out.find("\n  chosen scales / 4 ") != std::string::npos);
+  // A method that cuts off on purpose, and attention in FP8: other scales, the same proof.
+  for (const char* other : {"--method percentile --percentile 99 ", "--set engine.attention_dtype=fp8 "}) {
+    const auto again = run_process(kCommand + other + "--set quality.num_samples=6 --verify -o " + (folder / "t.json"));
+    CAPTURE(again.out);
+    CHECK(again.code == 0);
+  }
+}
+
+TEST_CASE("calibrate-kv --check: scales that name no model are used, with one line of warning") {
+  const Folder folder;
+  std::ofstream(folder / "s.json") << R"({"model_type": "qwen3_vl", "kv_cache": {"dtype": "float8_e4m3fn",
+    "scaling_factor": {"0": {"0": 1, "1": 1, "2": 1, "3": 1, "4": 1, "5": 1}}}})";
+  const auto run = run_process("qwenbench calibrate-kv --profile tiny-vl --check " + (folder / "s.json"));
+  CAPTURE(run.err);
+  CHECK(run.code == 0);
+  CHECK(run.err.starts_with("warning: "));
+  CHECK(run.err.find("names no model_fingerprint") != std::string::npos);
+  CHECK(run.err.find('\n') == run.err.size() - 1);
 }
 
 TEST_CASE("calibrate-kv: method vllm says what its first step saw; its dummy tokens lack no pictures") {
