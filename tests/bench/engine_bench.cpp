@@ -1,12 +1,14 @@
 // Tokens per second of the engine alone, on a CPU: prefill, and decoding at batch 1 and 16 with a context of at most
 // 128.
-//   engine_bench MODEL_DIRECTORY THREADS [first-token]
-// Prints "name value" lines. With first-token it stops after the first token of a short prompt: time the whole process.
+//   engine_bench MODEL_DIRECTORY THREADS [first-token | prefill | decode-1 | decode-16]
+// Prints "name value" lines, with a name only that one. With first-token it stops after the first token of a short
+// prompt: time the whole process.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -55,19 +57,16 @@ class Bench {
     return seconds_since(start);
   }
 
-  /// Tokens per second over the steps that only decode.
-  double decode_rate(int batch) {
+  /// Seconds of each step that only decodes; a step yields a token of each of `batch` sequences.
+  std::vector<double> decode_steps(int batch) {
     submit(batch, kPromptTokens, kOutputTokens);
-    std::size_t tokens = 0;
-    double seconds = 0;
+    std::vector<double> steps;
     while (!session_->idle()) {
       const auto start = Clock::now();
       const auto& events = session_->step();
-      if (events.prefill_tokens > 0) continue;
-      seconds += seconds_since(start);
-      tokens += events.tokens.size();
+      if (events.prefill_tokens == 0) steps.push_back(seconds_since(start));
     }
-    return static_cast<double>(tokens) / seconds;
+    return steps;
   }
 
  private:
@@ -81,12 +80,29 @@ class Bench {
   std::unique_ptr<engine::Session> session_;
 };
 
-template <class F>
-double median_of_repeats(F&& measure) {
-  measure();  // warm-up
-  std::vector<double> values;
-  for (int i = 0; i < kRepeats; ++i) values.push_back(measure());
-  return median(values);
+double prefill_rate(Bench& bench) {
+  bench.prefill(1, kPrefillTokens);  // warm-up
+  std::vector<double> seconds;
+  for (int i = 0; i < kRepeats; ++i) seconds.push_back(bench.prefill(1, kPrefillTokens));
+  return kPrefillTokens / median(seconds);
+}
+
+struct DecodeRates {
+  double median = 0;
+  /// Each step as fast as it ever was: what other processes take from this one is not in it.
+  double undisturbed = 0;
+};
+
+DecodeRates decode_rates(Bench& bench, int batch) {
+  std::vector<double> fastest = bench.decode_steps(batch);  // warm-up
+  std::vector<double> sums;
+  for (int i = 0; i < kRepeats; ++i) {
+    const std::vector<double> steps = bench.decode_steps(batch);
+    sums.push_back(std::accumulate(steps.begin(), steps.end(), 0.0));
+    for (std::size_t j = 0; j < steps.size(); ++j) fastest[j] = std::min(fastest[j], steps[j]);
+  }
+  const double tokens = static_cast<double>(batch) * static_cast<double>(fastest.size());
+  return {tokens / median(sums), tokens / std::accumulate(fastest.begin(), fastest.end(), 0.0)};
 }
 
 }  // namespace
@@ -101,11 +117,16 @@ int main(int argc, char** argv) {
     Bench bench(argv[1], std::atoi(argv[2]));
     bench.prefill(1, kPromptTokens);
     fmt::print("startup_to_first_token_s {:.4f}\n", seconds_since(start));
-    if (argc > 3) return 0;
-    fmt::print("prefill_tokens_per_s {:.1f}\n",
-               kPrefillTokens / median_of_repeats([&] { return bench.prefill(1, kPrefillTokens); }));
+    const std::string only = argc > 3 ? argv[3] : "";
+    if (only == "first-token") return 0;
+    if (only.empty() || only == "prefill") {
+      fmt::print("prefill_tokens_per_s {:.1f}\n", prefill_rate(bench));
+    }
     for (const int batch : {1, 16}) {
-      fmt::print("decode_{}_tokens_per_s {:.1f}\n", batch, median_of_repeats([&] { return bench.decode_rate(batch); }));
+      if (!only.empty() && only != fmt::format("decode-{}", batch)) continue;
+      const DecodeRates rates = decode_rates(bench, batch);
+      fmt::print("decode_{}_tokens_per_s {:.1f}\n", batch, rates.median);
+      fmt::print("decode_{}_undisturbed_tokens_per_s {:.1f}\n", batch, rates.undisturbed);
     }
   } catch (const std::exception& error) {
     fmt::print(stderr, "engine_bench: {}\n", error.what());
