@@ -74,14 +74,19 @@ double linear_seconds(const PackedMatrix& weight, int rows) {
   return fastest([&] { kernels().matmul(args, 0, weight.panels()); });
 }
 
-/// Two query heads of one KV head, one token: what decoding asks for, `length` keys in a BF16 cache.
-double attention_seconds(int length, int head_dim) {
+/// Two query heads of one KV head, one token: what decoding asks for. `instances` BF16 caches of `length` keys are
+/// read in turn, as those of several sequences, layers and heads: seconds of one.
+double attention_seconds(int length, int head_dim, int instances) {
   const int tiles = (length + kTokenTile - 1) / kTokenTile;
-  const std::int64_t tile = std::int64_t{head_dim} * kTokenTile;
-  std::vector<std::uint16_t> keys, values;
-  for (const float value : random_floats(static_cast<std::size_t>(tiles * tile))) keys.push_back(float_to_bf16(value));
-  for (const float value : random_floats(static_cast<std::size_t>(tiles * tile)))
-    values.push_back(float_to_bf16(value));
+  const std::size_t tile = static_cast<std::size_t>(head_dim) * kTokenTile,
+                    cache = tile * static_cast<std::size_t>(tiles);
+  const auto to_bf16 = [](const std::vector<float>& values) {
+    AlignedVector<std::uint16_t> out;
+    for (const float value : values) out.push_back(float_to_bf16(value));
+    return out;
+  };
+  const AlignedVector<std::uint16_t> keys = to_bf16(random_floats(cache * static_cast<std::size_t>(instances)));
+  const AlignedVector<std::uint16_t> values = to_bf16(random_floats(keys.size()));
   const std::vector<float> q = random_floats(static_cast<std::size_t>(2 * head_dim));
   std::vector<float> out(q.size());
   AlignedVector<float> scratch(static_cast<std::size_t>(attention_scratch_floats(head_dim)));
@@ -90,13 +95,18 @@ double attention_seconds(int length, int head_dim) {
   const int last_key[] = {length - 1, length - 1};
   AttentionArgs args;
   args.form = CacheForm::kBF16;
-  args.keys = reinterpret_cast<const std::uint8_t*>(keys.data());
-  args.values = reinterpret_cast<const std::uint8_t*>(values.data());
-  args.tile_stride = 2 * tile;
+  args.tile_stride = static_cast<std::int64_t>(2 * tile);
   args.kv_length = length, args.head_dim = head_dim, args.scale = 0.09f;
   args.rows = 2, args.q_rows = q_rows, args.out_rows = out_rows, args.last_key = last_key;
   args.scratch = scratch.data();
-  return fastest([&] { kernels().attention(args); });
+  const double seconds = fastest([&] {
+    for (int i = 0; i < instances; ++i) {
+      args.keys = reinterpret_cast<const std::uint8_t*>(keys.data() + cache * static_cast<std::size_t>(i));
+      args.values = reinterpret_cast<const std::uint8_t*>(values.data() + cache * static_cast<std::size_t>(i));
+      kernels().attention(args);
+    }
+  });
+  return seconds / instances;
 }
 
 }  // namespace
@@ -121,10 +131,12 @@ int main(int argc, char** argv) {
       }
     }
   }
-  for (const int length : {33, 80, 127}) {
-    const double seconds = attention_seconds(length, 128);
-    const double gflops = 2e-9 * 2 * 2 * 128 * length / seconds;
-    fmt::print("attention, 2 rows, {:4} keys {:8.2f} us {:7.1f} GFLOP/s  {:.2f}\n", length, 1e6 * seconds, gflops,
-               gflops / ceiling);
+  for (const int instances : {1, 192}) {  // 192: of 16 sequences, 6 layers, 2 KV heads
+    for (const int length : {33, 80, 127}) {
+      const double seconds = attention_seconds(length, 128, instances);
+      const double gflops = 2e-9 * 2 * 2 * 128 * length / seconds;
+      fmt::print("attention, 2 rows, {:4} keys, {:3} caches {:8.2f} us {:7.1f} GFLOP/s  {:.2f}\n", length, instances,
+                 1e6 * seconds, gflops, gflops / ceiling);
+    }
   }
 }

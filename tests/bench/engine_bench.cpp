@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/session.h"
+#include "fma_ceiling.h"
 
 using namespace qwenbench;
 
@@ -48,6 +49,8 @@ class Bench {
     model_ = engine::Model::load(*model::open_checkpoint(directory), options_.engine);
     session_ = std::make_unique<engine::Session>(model_, options_);
   }
+
+  const model::ModelConfig& config() const { return model_->config(); }
 
   /// Seconds until `batch` prompts are in the cache and each has its first token.
   double prefill(int batch, int tokens) {
@@ -87,6 +90,15 @@ double prefill_rate(Bench& bench) {
   return kPrefillTokens / median(seconds);
 }
 
+/// Multiply-adds, counted twice, of one token at the decode benchmark's mean context.
+double decode_flops_per_token(const model::TextConfig& text) {
+  const double heads = text.num_heads, kv_heads = text.num_kv_heads, d = text.head_dim, hidden = text.hidden_size;
+  const double projections = hidden * d * (2 * heads + 2 * kv_heads) + 3 * hidden * text.intermediate_size;
+  const double context = kPromptTokens + 0.5 * kOutputTokens;
+  const double attention = 2 * heads * d * context;
+  return 2 * (text.num_layers * (projections + attention) + hidden * text.vocab_size);
+}
+
 struct DecodeRates {
   double median = 0;
   /// Each step as fast as it ever was: what other processes take from this one is not in it.
@@ -109,22 +121,27 @@ DecodeRates decode_rates(Bench& bench, int batch) {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    fmt::print(stderr, "usage: engine_bench MODEL_DIRECTORY THREADS [first-token]\n");
+    fmt::print(stderr, "usage: engine_bench MODEL_DIRECTORY THREADS [first-token | prefill | decode-1 | decode-16]\n");
     return 2;
   }
+  const int threads = std::atoi(argv[2]);
   try {
     const auto start = Clock::now();
-    Bench bench(argv[1], std::atoi(argv[2]));
-    bench.prefill(1, kPromptTokens);
+    Bench engine(argv[1], threads);
+    engine.prefill(1, kPromptTokens);
     fmt::print("startup_to_first_token_s {:.4f}\n", seconds_since(start));
     const std::string only = argc > 3 ? argv[3] : "";
     if (only == "first-token") return 0;
     if (only.empty() || only == "prefill") {
-      fmt::print("prefill_tokens_per_s {:.1f}\n", prefill_rate(bench));
+      fmt::print("prefill_tokens_per_s {:.1f}\n", prefill_rate(engine));
+    }
+    if (only.empty()) {
+      fmt::print("multiply_add_gflops {:.1f}\n", bench::multiply_add_gflops(threads));
+      fmt::print("decode_flops_per_token {:.0f}\n", decode_flops_per_token(engine.config().text));
     }
     for (const int batch : {1, 16}) {
       if (!only.empty() && only != fmt::format("decode-{}", batch)) continue;
-      const DecodeRates rates = decode_rates(bench, batch);
+      const DecodeRates rates = decode_rates(engine, batch);
       fmt::print("decode_{}_tokens_per_s {:.1f}\n", batch, rates.median);
       fmt::print("decode_{}_undisturbed_tokens_per_s {:.1f}\n", batch, rates.undisturbed);
     }

@@ -27,8 +27,7 @@ __attribute__((target("avx512f"))) void chains_avx512() {
   const __m512 factor = _mm512_set1_ps(0.999f), summand = _mm512_set1_ps(0.001f);
   for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i)
-      sum[i] = _mm512_fmadd_ps(sum[i], factor, summand);
+    for (int i = 0; i < kChains; ++i) sum[i] = _mm512_fmadd_ps(sum[i], factor, summand);
   }
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) sink = _mm512_cvtss_f32(sum[i]);
@@ -41,8 +40,7 @@ __attribute__((target("avx2,fma"))) void chains_avx2() {
   const __m256 factor = _mm256_set1_ps(0.999f), summand = _mm256_set1_ps(0.001f);
   for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i)
-      sum[i] = _mm256_fmadd_ps(sum[i], factor, summand);
+    for (int i = 0; i < kChains; ++i) sum[i] = _mm256_fmadd_ps(sum[i], factor, summand);
   }
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) sink = _mm256_cvtss_f32(sum[i]);
@@ -57,8 +55,7 @@ void chains_portable() {
   for (int i = 0; i < kChains; ++i) sum[i] = Float4{} + static_cast<float>(i);
   for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kChains; ++i)
-      sum[i] = sum[i] * 0.999f + 0.001f;
+    for (int i = 0; i < kChains; ++i) sum[i] = sum[i] * 0.999f + 0.001f;
   }
 #pragma GCC unroll 12
   for (int i = 0; i < kChains; ++i) sink = sum[i][0];
