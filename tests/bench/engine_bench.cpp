@@ -1,6 +1,6 @@
 // Tokens per second of the engine alone, on a CPU: prefill, and decoding at batch 1 and 16 with a context of at most
 // 128.
-//   engine_bench MODEL_DIRECTORY THREADS [first-token | prefill | decode-1 | decode-16]
+//   engine_bench MODEL_DIRECTORY THREADS [first-token | prefill | ceiling | decode-1 | decode-16]
 // Prints "name value" lines, with a name only that one. With first-token it stops after the first token of a short
 // prompt: time the whole process.
 #include <fmt/format.h>
@@ -121,7 +121,9 @@ DecodeRates decode_rates(Bench& bench, int batch) {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    fmt::print(stderr, "usage: engine_bench MODEL_DIRECTORY THREADS [first-token | prefill | decode-1 | decode-16]\n");
+    fmt::print(
+        stderr,
+        "usage: engine_bench MODEL_DIRECTORY THREADS [first-token | prefill | ceiling | decode-1 | decode-16]\n");
     return 2;
   }
   const int threads = std::atoi(argv[2]);
@@ -135,7 +137,7 @@ int main(int argc, char** argv) {
     if (only.empty() || only == "prefill") {
       fmt::print("prefill_tokens_per_s {:.1f}\n", prefill_rate(engine));
     }
-    if (only.empty()) {
+    if (only.empty() || only == "ceiling") {
       fmt::print("multiply_add_gflops {:.1f}\n", bench::multiply_add_gflops(threads));
       fmt::print("decode_flops_per_token {:.0f}\n", decode_flops_per_token(engine.config().text));
     }

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <string_view>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -77,16 +79,22 @@ Chains chains_of(std::string_view isa) {
 }  // namespace
 
 double multiply_add_gflops(int threads) {
+  constexpr int kRuns = 101;
   const Chains chains = chains_of(backend::cpu::kernels().name);
   ThreadPool pool(threads);
-  double best = 0;
-  for (int repeat = 0; repeat < 30; ++repeat) {
-    const auto start = std::chrono::steady_clock::now();
-    pool.run([&](int) { chains.run(); });
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    best = std::max(best, 2e-9 * kSteps * kChains * chains.lanes * pool.size() / seconds.count());
-  }
-  return best;
+  std::vector<double> rates(static_cast<std::size_t>(pool.size()));
+  pool.run([&](int thread) {
+    std::vector<double> runs;
+    for (int run = 0; run < kRuns; ++run) {
+      const auto start = std::chrono::steady_clock::now();
+      chains.run();
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+      runs.push_back(2e-9 * kSteps * kChains * chains.lanes / seconds.count());
+    }
+    std::nth_element(runs.begin(), runs.begin() + kRuns / 2, runs.end());
+    rates[thread] = runs[kRuns / 2];
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
 }  // namespace qwenbench::bench

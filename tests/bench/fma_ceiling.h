@@ -3,8 +3,9 @@
 
 namespace qwenbench::bench {
 
-/// GFLOP/s of `threads` threads that do nothing but independent fp32 multiply-adds on registers, with the vectors of
-/// the kernels in use (backend/cpu/kernels.h): the largest of several short runs. Two threads may share one core.
+/// GFLOP/s of `threads` threads that at the same time do nothing but independent fp32 multiply-adds on registers, with
+/// the vectors of the kernels in use (backend/cpu/kernels.h). Each thread counts its median over runs of half a
+/// millisecond, most of which no other process interrupts. Two threads may share one core, and then its units.
 double multiply_add_gflops(int threads);
 
 }  // namespace qwenbench::bench
