@@ -71,6 +71,15 @@ def medians(runs):
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
+def ceiling_line(name, result):
+    """What batch 16 gains over one sequence, beside what the multiply-add units would allow."""
+    ceiling = 1e9 * result["multiply_add_gflops"] / result["decode_flops_per_token"]
+    one, sixteen = result["decode_1_tokens_per_s"], result["decode_16_tokens_per_s"]
+    return (f"{name}: batch 16 over 1: {sixteen / one:.1f}x; the machine's multiply-add ceiling "
+            f"({result['multiply_add_gflops']:.0f} GFLOP/s, {result['decode_flops_per_token'] / 1e6:.1f} MFLOP a token, "
+            f"{ceiling:.0f} tok/s) allows {ceiling / one:.1f}x, of which {sixteen / ceiling:.2f} is reached")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "datasets/models/qwen3-vl-tiny")
@@ -105,6 +114,8 @@ def main():
     for name, result in results.items():
         row = [result[metric] for metric in METRICS]
         print(f"{name:24}" + "".join(f"{value:12.0f}" for value in row) + f"{row[2] / row[1]:12.1f}")
+    for name in checkpoints:
+        print(ceiling_line(name, results[name]))
     for ours in checkpoints:
         for name in references:
             ratios = [results[ours][metric] / results[name][metric] for metric in METRICS]

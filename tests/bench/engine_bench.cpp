@@ -1,17 +1,20 @@
 // Tokens per second of the engine alone, on a CPU: prefill, and decoding at batch 1 and 16 with a context of at most
 // 128.
-//   engine_bench MODEL_DIRECTORY THREADS [first-token]
-// Prints "name value" lines. With first-token it stops after the first token of a short prompt: time the whole process.
+//   engine_bench MODEL_DIRECTORY THREADS [first-token | prefill | ceiling | decode-1 | decode-16]
+// Prints "name value" lines, with a name only that one. With first-token it stops after the first token of a short
+// prompt: time the whole process.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "engine/session.h"
+#include "fma_ceiling.h"
 
 using namespace qwenbench;
 
@@ -47,6 +50,8 @@ class Bench {
     session_ = std::make_unique<engine::Session>(model_, options_);
   }
 
+  const model::ModelConfig& config() const { return model_->config(); }
+
   /// Seconds until `batch` prompts are in the cache and each has its first token.
   double prefill(int batch, int tokens) {
     submit(batch, tokens, 1);
@@ -55,19 +60,16 @@ class Bench {
     return seconds_since(start);
   }
 
-  /// Tokens per second over the steps that only decode.
-  double decode_rate(int batch) {
+  /// Seconds of each step that only decodes; a step yields a token of each of `batch` sequences.
+  std::vector<double> decode_steps(int batch) {
     submit(batch, kPromptTokens, kOutputTokens);
-    std::size_t tokens = 0;
-    double seconds = 0;
+    std::vector<double> steps;
     while (!session_->idle()) {
       const auto start = Clock::now();
       const auto& events = session_->step();
-      if (events.prefill_tokens > 0) continue;
-      seconds += seconds_since(start);
-      tokens += events.tokens.size();
+      if (events.prefill_tokens == 0) steps.push_back(seconds_since(start));
     }
-    return static_cast<double>(tokens) / seconds;
+    return steps;
   }
 
  private:
@@ -81,31 +83,69 @@ class Bench {
   std::unique_ptr<engine::Session> session_;
 };
 
-template <class F>
-double median_of_repeats(F&& measure) {
-  measure();  // warm-up
-  std::vector<double> values;
-  for (int i = 0; i < kRepeats; ++i) values.push_back(measure());
-  return median(values);
+double prefill_rate(Bench& bench) {
+  bench.prefill(1, kPrefillTokens);  // warm-up
+  std::vector<double> seconds;
+  for (int i = 0; i < kRepeats; ++i) seconds.push_back(bench.prefill(1, kPrefillTokens));
+  return kPrefillTokens / median(seconds);
+}
+
+/// Multiply-adds, counted twice, of one token at the decode benchmark's mean context.
+double decode_flops_per_token(const model::TextConfig& text) {
+  const double heads = text.num_heads, kv_heads = text.num_kv_heads, d = text.head_dim, hidden = text.hidden_size;
+  const double projections = hidden * d * (2 * heads + 2 * kv_heads) + 3 * hidden * text.intermediate_size;
+  const double context = kPromptTokens + 0.5 * kOutputTokens;
+  const double attention = 2 * heads * d * context;
+  return 2 * (text.num_layers * (projections + attention) + hidden * text.vocab_size);
+}
+
+struct DecodeRates {
+  double median = 0;
+  /// Each step as fast as it ever was: what other processes take from this one is not in it.
+  double undisturbed = 0;
+};
+
+DecodeRates decode_rates(Bench& bench, int batch) {
+  std::vector<double> fastest = bench.decode_steps(batch);  // warm-up
+  std::vector<double> sums;
+  for (int i = 0; i < kRepeats; ++i) {
+    const std::vector<double> steps = bench.decode_steps(batch);
+    sums.push_back(std::accumulate(steps.begin(), steps.end(), 0.0));
+    for (std::size_t j = 0; j < steps.size(); ++j) fastest[j] = std::min(fastest[j], steps[j]);
+  }
+  const double tokens = static_cast<double>(batch) * static_cast<double>(fastest.size());
+  return {tokens / median(sums), tokens / std::accumulate(fastest.begin(), fastest.end(), 0.0)};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    fmt::print(stderr, "usage: engine_bench MODEL_DIRECTORY THREADS [first-token]\n");
+    fmt::print(
+        stderr,
+        "usage: engine_bench MODEL_DIRECTORY THREADS [first-token | prefill | ceiling | decode-1 | decode-16]\n");
     return 2;
   }
+  const int threads = std::atoi(argv[2]);
   try {
     const auto start = Clock::now();
-    Bench bench(argv[1], std::atoi(argv[2]));
-    bench.prefill(1, kPromptTokens);
+    Bench engine(argv[1], threads);
+    engine.prefill(1, kPromptTokens);
     fmt::print("startup_to_first_token_s {:.4f}\n", seconds_since(start));
-    if (argc > 3) return 0;
-    fmt::print("prefill_tokens_per_s {:.1f}\n",
-               kPrefillTokens / median_of_repeats([&] { return bench.prefill(1, kPrefillTokens); }));
+    const std::string only = argc > 3 ? argv[3] : "";
+    if (only == "first-token") return 0;
+    if (only.empty() || only == "prefill") {
+      fmt::print("prefill_tokens_per_s {:.1f}\n", prefill_rate(engine));
+    }
+    if (only.empty() || only == "ceiling") {
+      fmt::print("multiply_add_gflops {:.1f}\n", bench::multiply_add_gflops(threads));
+      fmt::print("decode_flops_per_token {:.0f}\n", decode_flops_per_token(engine.config().text));
+    }
     for (const int batch : {1, 16}) {
-      fmt::print("decode_{}_tokens_per_s {:.1f}\n", batch, median_of_repeats([&] { return bench.decode_rate(batch); }));
+      if (!only.empty() && only != fmt::format("decode-{}", batch)) continue;
+      const DecodeRates rates = decode_rates(engine, batch);
+      fmt::print("decode_{}_tokens_per_s {:.1f}\n", batch, rates.median);
+      fmt::print("decode_{}_undisturbed_tokens_per_s {:.1f}\n", batch, rates.undisturbed);
     }
   } catch (const std::exception& error) {
     fmt::print(stderr, "engine_bench: {}\n", error.what());

@@ -36,6 +36,11 @@ QB_INLINE int64_t tile_offset(const AttentionArgs& a, int tile) {
   return a.blocks[tile / a.tiles_per_block] * a.block_stride + tile % a.tiles_per_block * a.tile_stride;
 }
 
+template <CacheForm kForm>
+constexpr int kElementBytes = kForm == CacheForm::kF32    ? 4
+                              : kForm == CacheForm::kBF16 ? 2
+                                                          : 1;
+
 QB_INLINE F32x16 load_cached(CacheForm form, const uint8_t* base, int64_t index) {
   switch (form) {
     case CacheForm::kF32:
@@ -172,8 +177,9 @@ void attend_unpacked(const AttentionArgs& a, const AttentionScratch& s, int tile
 }
 
 /// out += weights times values of one tile, for few rows: vectors of an output row are summed kSideBySide at a time.
+/// Meanwhile the tile of keys at next_keys is fetched, a line (of BF16) for each row of values.
 template <CacheForm kForm, int kRows>
-QB_INLINE void add_values(const AttentionArgs& a, const AttentionScratch& s, int64_t offset,
+QB_INLINE void add_values(const AttentionArgs& a, const AttentionScratch& s, int64_t offset, const uint8_t* next_keys,
                           const float (&weight)[kRows][kTokenTile], int filled) {
   constexpr int kSideBySide = 2;
   const int d = a.head_dim;
@@ -186,7 +192,9 @@ QB_INLINE void add_values(const AttentionArgs& a, const AttentionScratch& s, int
     for (int j = 0; j < kSideBySide; ++j)
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) acc[j][r] = load(s.out + int64_t{r} * d + column[j]);
+    const uint8_t* next = next_keys + int64_t{i} * kTokenTile * kElementBytes<kForm>;
     for (int t = 0; t < filled; ++t) {
+      __builtin_prefetch(next + t * kSideBySide * kLanes * kElementBytes<kForm>, 0, 2);
       F32x16 v[kSideBySide];
 #pragma GCC unroll 8
       for (int j = 0; j < kSideBySide; ++j) {
@@ -208,7 +216,9 @@ QB_INLINE void add_values(const AttentionArgs& a, const AttentionScratch& s, int
 }
 
 /// Few rows, as in decoding: keys and values are converted as they stream by. kSideBySide tiles (and vectors of an
-/// output row) are computed together to fill the pipeline; each keeps its own order of operations.
+/// output row) are computed together to fill the pipeline; each keeps its own order of operations. The caches of all
+/// sequences are read once a step and lie far from the core, tile by tile in other places: what is read next is fetched
+/// while this is computed, the values of a tile beside its keys, the next keys beside the values.
 template <CacheForm kForm, int kRows>
 void attend_streaming(const AttentionArgs& a, const AttentionScratch& s, int tiles) {
   constexpr int kSideBySide = 2;
@@ -227,6 +237,7 @@ void attend_streaming(const AttentionArgs& a, const AttentionScratch& s, int til
       F32x16 k[kSideBySide];
 #pragma GCC unroll 8
       for (int j = 0; j < kSideBySide; ++j) {
+        __builtin_prefetch(a.values + offset[j] + int64_t{i} * kTokenTile * kElementBytes<kForm>, 0, 2);
         k[j] = load_cached(kForm, a.keys + offset[j], int64_t{i} * kTokenTile);
         if (kForm == CacheForm::kE4M3) k[j] = mul(k[j], k_scale);
       }
@@ -242,7 +253,8 @@ void attend_streaming(const AttentionArgs& a, const AttentionScratch& s, int til
       alignas(64) float weight[kRows][kTokenTile];
       for (int r = 0; r < kRows; ++r) update_row(a, s, r, first_key, score[j][r], weight[r]);
       const int filled = a.kv_length - first_key < kTokenTile ? a.kv_length - first_key : kTokenTile;
-      add_values<kForm, kRows>(a, s, offset[j], weight, filled);
+      const int next = first + kSideBySide + j < tiles ? first + kSideBySide + j : first;
+      add_values<kForm, kRows>(a, s, offset[j], a.keys + tile_offset(a, next), weight, filled);
     }
   }
 }

@@ -46,6 +46,9 @@ CpuKvCache::Pages::Pages(std::size_t bytes) : bytes_(bytes) {
     throw DeviceError(
         fmt::format("no memory for a KV cache of {} MiB; lower engine.cpu_kv_cache_gib", 2 * bytes >> 20));
   data_ = static_cast<std::uint8_t*>(pages);
+#ifdef MADV_HUGEPAGE
+  ::madvise(pages, bytes, MADV_HUGEPAGE);  // a wish: small pages serve as well
+#endif
 }
 
 CpuKvCache::Pages::~Pages() { ::munmap(data_, bytes_); }
@@ -63,10 +66,11 @@ CpuKvCache::CpuKvCache(const graph::Plan& plan, int rank, const KvCacheOptions& 
   if (block_size_ < kTokenTile || block_size_ % kTokenTile != 0)
     throw InputError(fmt::format("block_size {}: the CPU backend takes multiples of {}", block_size_, kTokenTile));
   tile_bytes_ = std::int64_t{head_dim_} * kTokenTile * element_;
-  head_bytes_ = std::int64_t{options.num_blocks} * (block_size_ / kTokenTile) * tile_bytes_;
+  head_bytes_ = block_size_ / kTokenTile * tile_bytes_;
+  block_bytes_ = head_bytes_ * heads_ * text.num_layers;
   scales_ = local_scales(plan, rank, options.scales);
   read_scales_ = options.read_scales.empty() ? scales_ : local_scales(plan, rank, options.read_scales);
-  const std::size_t bytes = static_cast<std::size_t>(std::max<std::int64_t>(1, head_bytes_ * heads_ * text.num_layers));
+  const std::size_t bytes = static_cast<std::size_t>(std::max<std::int64_t>(1, block_bytes_ * options.num_blocks));
   keys_ = std::make_unique<Pages>(bytes);
   values_ = std::make_unique<Pages>(bytes);
 }
@@ -119,7 +123,7 @@ void CpuKvCache::describe(int layer, int local_head, AttentionArgs& args) const 
   args.keys = keys_->get() + head_offset(layer, local_head);
   args.values = values_->get() + head_offset(layer, local_head);
   args.tiles_per_block = block_size_ / kTokenTile;
-  args.block_stride = args.tiles_per_block * tile_bytes_;
+  args.block_stride = block_bytes_;
   args.tile_stride = tile_bytes_;
   args.head_dim = head_dim_;
   const Scale& scale = read_scales_[layer * heads_ + local_head];

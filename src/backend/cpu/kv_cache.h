@@ -1,5 +1,6 @@
-// One rank's paged KV cache in main memory. Per layer and head, blocks lie one after another; within a block, tiles of
-// 16 tokens: K transposed [head_dim][16], V [16][head_dim], as the attention kernel reads them.
+// One rank's paged KV cache in main memory, block by block: [layer][head][tile], tiles of 16 tokens each, K transposed
+// [head_dim][16], V [16][head_dim], as the attention kernel reads them. What all layers and heads keep of a sequence so
+// lies in few large pages.
 #pragma once
 
 #include <cstdint>
@@ -31,9 +32,12 @@ class CpuKvCache : public KvCache {
   std::int64_t head_offset(int layer, int local_head) const {
     return (std::int64_t{layer} * heads_ + local_head) * head_bytes_;
   }
-  std::int64_t tile_offset(std::int64_t slot) const { return slot / kTokenTile * tile_bytes_; }
+  std::int64_t tile_offset(std::int64_t slot) const {
+    return slot / block_size_ * block_bytes_ + slot % block_size_ / kTokenTile * tile_bytes_;
+  }
 
-  /// Anonymous pages: zero, aligned, and taken only as they are written.
+  /// Anonymous pages: zero, aligned, taken only as they are written, and large where the system has large ones: reading
+  /// 16 sequences goes through more small pages than a processor remembers.
   class Pages {
    public:
     explicit Pages(std::size_t bytes);
@@ -57,8 +61,8 @@ class CpuKvCache : public KvCache {
   bool fp8_attention_;
   int element_;  // bytes
   int head_dim_, heads_, block_size_;
-  std::int64_t tile_bytes_, head_bytes_;
-  std::vector<Scale> scales_, read_scales_;  // [layer][local head]
+  std::int64_t tile_bytes_, head_bytes_, block_bytes_;  // the latter two: of one head in a block, of a whole block
+  std::vector<Scale> scales_, read_scales_;             // [layer][local head]
   std::unique_ptr<Pages> keys_, values_;
 };
 
