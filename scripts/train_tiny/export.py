@@ -125,6 +125,8 @@ def main():
     out = a.out / "qwen3-vl-tiny-w4a16"
     out.mkdir(parents=True, exist_ok=True)
     common_files(out, tok, a.work / "tokenizer.json")
+    (out / "tokenizer.json").unlink()  # the same file, once in the repository
+    (out / "tokenizer.json").symlink_to("../qwen3-vl-tiny/tokenizer.json")
     args = QuantizationArgs(num_bits=4, symmetric=False, strategy="group", group_size=M.GROUP, type="int")
     scheme = QuantizationScheme(targets=["Linear"], weights=args)
     rope = config["text_config"].pop("rope_parameters")
