@@ -1,6 +1,5 @@
 // A decode step's layers (decode_chain), shapes of Qwen3-VL-32B on one GPU and on one of two (nothing is exchanged),
-// against the rate at which the same device reads memory: without attention, and with that over an FP8 cache, as a
-// kernel of its own before the chain and within it.
+// against the rate at which the same device reads memory: without attention, and with that over an FP8 cache before it.
 //   decode_chain_bench [layers, default 12] [ranks group tokens, default all of 1 2, 128 32, 1 2 8 16]
 // Weights are random and lie behind one another, so that a replay of the graph reads each once and the next replay
 // finds none of them in L2. Times are medians of graph replays, by events.
