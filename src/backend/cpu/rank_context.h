@@ -62,7 +62,7 @@ struct RankContext {
   /// task(begin, end) over items of about `floats_each` work; work too small to share stays on this thread.
   void for_items(std::int64_t items, std::int64_t floats_each,
                  const std::function<void(std::int64_t, std::int64_t)>& task) {
-    constexpr std::int64_t kWorthAThread = 16384;
+    constexpr std::int64_t kWorthAThread = 8192;
     if (items * floats_each < kWorthAThread) {
       if (items > 0) task(0, items);
     } else {

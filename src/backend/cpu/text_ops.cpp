@@ -39,6 +39,25 @@ void prepare(TextStep& step, const StepInput& input, CpuKvCache& cache,
   }
 }
 
+namespace {
+
+void widen(DType dtype, const std::uint8_t* stored, float* out, std::int64_t count) {
+  const auto* halves = reinterpret_cast<const std::uint16_t*>(stored);
+  switch (dtype) {
+    case DType::kBF16:
+      std::transform(halves, halves + count, out, bf16_to_float);
+      break;
+    case DType::kF16:
+      std::transform(halves, halves + count, out, fp16_to_float);
+      break;
+    default:
+      std::copy_n(reinterpret_cast<const float*>(stored), count, out);
+      break;
+  }
+}
+
+}  // namespace
+
 void run(RankContext& context, Activations& acts, const TextStep& step, const graph::Embed& op,
          const EmbeddingShard& embedding) {
   const std::int64_t width = acts.width(op.out);
@@ -52,19 +71,7 @@ void run(RankContext& context, Activations& acts, const TextStep& step, const gr
       }
       const std::uint8_t* stored =
           embedding.rows.data() + id * width * static_cast<std::int64_t>(size_of(embedding.view.dtype));
-      for (std::int64_t i = 0; i < width; ++i) {
-        switch (embedding.view.dtype) {
-          case DType::kBF16:
-            out[row * width + i] = bf16_to_float(reinterpret_cast<const std::uint16_t*>(stored)[i]);
-            break;
-          case DType::kF16:
-            out[row * width + i] = fp16_to_float(reinterpret_cast<const std::uint16_t*>(stored)[i]);
-            break;
-          default:
-            out[row * width + i] = reinterpret_cast<const float*>(stored)[i];
-            break;
-        }
-      }
+      widen(embedding.view.dtype, stored, out + row * width, width);
     }
   });
 }
