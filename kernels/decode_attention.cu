@@ -24,13 +24,15 @@ __device__ __forceinline__ void turn_queries(const DecodeAttention& op, int toke
                                              __nv_bfloat16* to) {
   const int lane = static_cast<int>(threadIdx.x) % kLanesPerHead,
             at_once = static_cast<int>(blockDim.x) / kLanesPerHead;
+  HeadTurn turn;
+  turn.load(op.raw, token, true, lane);
   // The last warps first: those with fewer tiles.
   for (int first = at_once - 1 - static_cast<int>(threadIdx.x) / kLanesPerHead, round = 0; round < group;
        first += at_once, round += at_once) {
     const int query = min(first, group - 1);  // all lanes take part in the shuffles
     HeadRow x;
-    x.load(op.raw, token, kv_head * group + query, lane);
-    const Vector8 turned = x.turned(op.raw, token, kv_head * group + query, lane);
+    x.load(op.raw, token, kv_head * group + query, lane, op.raw_is_announced);
+    const Vector8 turned = x.turned(turn);
     if (first < group) store8(to + query * kHeadDim, lane, turned);
   }
 }
@@ -48,7 +50,8 @@ __global__ void __launch_bounds__(R::kThreads, 1)
   __syncthreads();
   const Slices slices = make_slices(sequences, num_seqs, kv_heads, static_cast<int>(gridDim.x));
   if (block >= slices.blocks || slices.total == 0) {
-    wait_for_previous();  // or the launch might end before what comes before it, and the next one with it
+    // Some block must, or the launch might end before what comes before it, and the next one with it.
+    if (!op.raw_is_announced || slices.total == 0) wait_for_previous();
     return;
   }
   const int begin = slices.begin(block), end = slices.begin(block + 1);
@@ -59,7 +62,7 @@ __global__ void __launch_bounds__(R::kThreads, 1)
   scales.template load<R, kCodes>(op, first_item.kv_head);
   NewestTokens<R> newest(op, sequences, begin, end);
   bool has_newest = newest.next();
-  wait_for_previous();
+  if (!op.raw_is_announced) wait_for_previous();
   let_next_start();
   const bool is_raw = op.raw.qkv != nullptr;
   if (is_raw) {
@@ -120,6 +123,7 @@ __global__ void __launch_bounds__(R::kThreads, 1)
     }
     at = stop;
   }
+  if (op.raw_is_announced) wait_for_previous();  // this launch must not end first
 }
 
 int device_attribute(cudaDeviceAttr attribute) {
@@ -180,6 +184,7 @@ cudaError_t decode_attention(const DecodeAttention& op, cudaStream_t stream) {
   if (shape.group < 1 || shape.group > kMaxGroup || shape.group * op.cache.kv_heads != op.heads ||
       (1 << shape.log2_block) != op.cache.block_size || op.batch.num_seqs > kMaxDecodeSequences)
     return cudaErrorInvalidValue;
+  if (op.raw_is_announced && !op.raw.qkv) return cudaErrorInvalidValue;
   if (op.raw.qkv && (op.raw.k_out || op.raw.v_out || op.raw.heads != op.heads)) return cudaErrorInvalidValue;
   if (op.q_scale) {
     if (op.cache.dtype != KvDtype::kFp8E4M3 || !(op.prob_scale > 0)) return cudaErrorInvalidValue;

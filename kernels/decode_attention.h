@@ -25,6 +25,10 @@ struct DecodeAttention {
   // Where raw.qkv is not null, its rows first_row[s] go through what qk_norm_rope_append() does to them, by the same
   // formulas, in front of attention: q and raw.q_out are not used, and raw.k_out and raw.v_out must be null.
   QkNormRopeAppend raw = {};
+  // Set where the kernel in front on the stream is the decode_chain() that writes raw.qkv: its words are waited for one
+  // by one, and what follows on the stream must be a kernel that waits for this one before it touches more than its
+  // weights.
+  bool raw_is_announced = false;
   int shared_limit = 0;  // bytes of shared memory that a block may take at most; 0: what the device allows
 };
 

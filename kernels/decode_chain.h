@@ -32,7 +32,9 @@ struct DecodeChain {
   ChainNorm middle, next;
   const __nv_bfloat16* attended = nullptr;  // [m, o.k]
   float* residual = nullptr;                // [m, hidden]
-  __nv_bfloat16* qkv_out = nullptr;         // [m, qkv.n]
+  // [m, qkv.n]; a word (two values) is 0 from the time that the next kernel may start until it is written, and 0 is
+  // written as -0, so that the next kernel can look at what is there already.
+  __nv_bfloat16* qkv_out = nullptr;
   int m = 0;                                // 1 .. kChainMaxTokens
   void* workspace = nullptr;                // decode_chain_workspace_bytes(), zeroed once; a model's chains share it
   PeerExchange peers;                       // between ranks; one rank: left as it is

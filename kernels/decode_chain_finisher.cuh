@@ -185,7 +185,7 @@ struct Finisher {
     for (int item = 0; item < kItems; ++item) {
       const float4 v = sum[item] * factor_of(item);
       if (row >= n || !active(item)) continue;
-      *reinterpret_cast<uint2*>(call.qkv_out + static_cast<long long>(my_token(item)) * n + row) = bf16_bits(v);
+      store_input(call.qkv_out + static_cast<long long>(my_token(item)) * n + row, bf16_bits(v));
     }
   }
 

@@ -130,6 +130,14 @@ __device__ __forceinline__ uint4 load_relaxed(const uint4* from) {
   return v;
 }
 
+/// The finishers have cleared what the next kernel looks at before this one ends; whoever lets it start waits for that.
+__device__ __forceinline__ void say_cleared() {
+  asm volatile("bar.arrive 1, %0;" ::"n"((kRowWarps + 1) * 32) : "memory");
+}
+__device__ __forceinline__ void wait_until_cleared() {
+  asm volatile("bar.sync 1, %0;" ::"n"((kRowWarps + 1) * 32) : "memory");
+}
+
 /// kGroups: scales per row and unit of weights. kTokenTiles: of 8 tokens.
 template <int kGroups, int kTokenTiles_>
 struct Layout {

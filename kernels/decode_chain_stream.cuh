@@ -47,6 +47,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   // What comes next may start before this kernel ends, but not before the one in front of it has (launch.h). Its blocks
   // must not take the room that another rank's chain, which this one waits for, still needs.
   wait_for_previous_kernel();
+  wait_until_cleared();
   if (call.peers.ranks == 1 || call.peers.overlap_next) allow_next_kernel();
 }
 

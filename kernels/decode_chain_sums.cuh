@@ -105,6 +105,7 @@ class SumFinisher {
     const unsigned launch = __ldcg(&call_.counters->launches);
     finisher_.set = (launch & 1u) * call_.inputs.set;
     clear(call_.inputs.set - finisher_.set);
+    say_cleared();
     std::uint32_t parity = 0;
     int product = -1;
     for_my_tiles(call_, [&](int p, int tile, int begin, int end) {
@@ -262,17 +263,19 @@ class SumFinisher {
       add_release(&call_.counters->done[product], done);
   }
 
-  /// Clears what the last launch has written into its set of inputs.
+  /// Clears what the last launch has written into its set of inputs, and what this one will write for attention.
   __device__ __forceinline__ void clear(long long set) const {
     const long long m = __ldcg(&call_.counters->last_m), threads = gridDim.x * (kRowWarps * 32);
     const auto clear_values = [&](__nv_bfloat16* values, long long count) {
-      auto* words = reinterpret_cast<uint4*>(values + set);
+      auto* words = reinterpret_cast<uint4*>(values);
       for (long long i = (blockIdx.x * kRowWarps + row_warp_) * 32 + threadIdx.x % 32; i < count / 8; i += threads)
         words[i] = make_uint4(0, 0, 0, 0);
     };
-    clear_values(call_.inputs.scaled[0], m * call_.hidden);
-    clear_values(call_.inputs.mlp, m * call_.intermediate);
-    clear_values(call_.inputs.scaled[1], m * call_.hidden);
+    clear_values(call_.inputs.scaled[0] + set, m * call_.hidden);
+    clear_values(call_.inputs.mlp + set, m * call_.intermediate);
+    clear_values(call_.inputs.scaled[1] + set, m * call_.hidden);
+    if (call_.products == kProducts) clear_values(call_.qkv_out, static_cast<long long>(call_.m) * call_.work[kQkv].n);
+    __threadfence();  // before anything that other thread blocks go by
   }
 
   const Call& call_;

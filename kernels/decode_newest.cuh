@@ -31,7 +31,8 @@ struct NewestTokens {
   __device__ int row() const { return (sequences.length[item.sequence] - 1) % kTileTokens; }
 };
 
-/// A row of K (lanes 0 to 15) and V of a newest token, as the cache stores it. All that is read is asked for at once.
+/// A row of K (lanes 0 to 15) and V of a newest token, as the cache stores it. All that is read is asked for at once,
+/// the row itself last: it may have to be waited for.
 template <class R>
 class NewestRow {
  public:
@@ -41,13 +42,14 @@ class NewestRow {
   /// Asks for the row, and for what finish() and append() need.
   __device__ void load(const NewestTokens<R>& newest) {
     const KvLayer& cache = newest.op.raw.cache;
-    projected_.load(newest.op.raw, newest.token(), head(newest), lane());
+    turn_.load(newest.op.raw, newest.token(), false, lane());
     slot_ = newest.op.raw.slot[newest.token()];
     scale_ = R::kFp8 ? (is_value() ? cache.v_scale : cache.k_scale)[newest.item.kv_head] : 1.0f;
+    projected_.load(newest.op.raw, newest.token(), head(newest), lane(), newest.op.raw_is_announced);
   }
   __device__ void finish(const NewestTokens<R>& newest) {
     constexpr KvDtype kDtype = R::kFp8 ? KvDtype::kFp8E4M3 : KvDtype::kBFloat16;
-    stored_ = {kDtype, projected_.kept(newest.op.raw, newest.token(), head(newest), lane()), scale_};
+    stored_ = {kDtype, projected_.kept(newest.op.raw, turn_, head(newest)), scale_};
   }
   __device__ void append(const NewestTokens<R>& newest) const {
     const KvLayer& cache = newest.op.raw.cache;
@@ -64,6 +66,7 @@ class NewestRow {
     return newest.op.heads + newest.item.kv_head + (is_value() ? newest.op.cache.kv_heads : 0);
   }
 
+  HeadTurn turn_;
   HeadRow projected_;
   StoredRow stored_;
   std::int64_t slot_;

@@ -13,12 +13,21 @@ struct Vector8 {
   float low[4], high[4];
 };
 
-__device__ inline void load4(const __nv_bfloat16* from, float (&to)[4]) {
-  const uint2 v = *reinterpret_cast<const uint2*>(from);
+__device__ inline void unpack4(uint2 v, float (&to)[4]) {
   to[0] = bf16_low(v.x);
   to[1] = bf16_high(v.x);
   to[2] = bf16_low(v.y);
   to[3] = bf16_high(v.y);
+}
+__device__ inline void load4(const __nv_bfloat16* from, float (&to)[4]) {
+  unpack4(*reinterpret_cast<const uint2*>(from), to);
+}
+
+/// What another kernel may be writing.
+__device__ inline uint2 load_relaxed8(const __nv_bfloat16* from) {
+  uint2 v;
+  asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from) : "memory");
+  return v;
 }
 
 __device__ inline void store4(__nv_bfloat16* to, const float (&x)[4]) {
@@ -30,27 +39,40 @@ __device__ inline void store8(__nv_bfloat16* to, int lane, const Vector8& x) {
   store4(to + kHalfDim + 4 * lane, x.high);
 }
 
-__device__ inline void norm(Vector8& x, const __nv_bfloat16* weight, float eps, int lane) {
+/// What a lane needs of a norm's weight and of a token's angles; read before the row itself has come.
+struct HeadTurn {
+  Vector8 weight;
+  float4 cos, sin;
+  float eps;
+
+  __device__ void load(const QkNormRopeAppend& op, int token, bool is_query, int lane) {
+    const auto* from = static_cast<const __nv_bfloat16*>(is_query ? op.q_weight : op.k_weight);
+    load4(from + 4 * lane, weight.low);
+    load4(from + kHalfDim + 4 * lane, weight.high);
+    const std::int64_t at = static_cast<std::int64_t>(token) * kHalfDim + 4 * lane;
+    cos = *reinterpret_cast<const float4*>(op.cos + at);
+    sin = *reinterpret_cast<const float4*>(op.sin + at);
+    eps = op.eps;
+  }
+};
+
+__device__ inline void norm(Vector8& x, const HeadTurn& turn) {
   float squares = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) squares += x.low[i] * x.low[i] + x.high[i] * x.high[i];
 #pragma unroll
   for (int step = kLanesPerHead / 2; step > 0; step /= 2) squares += __shfl_xor_sync(kAllLanes, squares, step);
-  const float factor = 1.0f / sqrtf(squares / kHeadDim + eps);
-  float low[4], high[4];
-  load4(weight + 4 * lane, low);
-  load4(weight + kHalfDim + 4 * lane, high);
+  const float factor = 1.0f / sqrtf(squares / kHeadDim + turn.eps);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    x.low[i] = x.low[i] * factor * low[i];
-    x.high[i] = x.high[i] * factor * high[i];
+    x.low[i] = x.low[i] * factor * turn.weight.low[i];
+    x.high[i] = x.high[i] * factor * turn.weight.high[i];
   }
 }
 
-__device__ inline void rotate(Vector8& x, const float* cos, const float* sin, int lane) {
-  const float4 c4 = *reinterpret_cast<const float4*>(cos + 4 * lane);
-  const float4 s4 = *reinterpret_cast<const float4*>(sin + 4 * lane);
-  const float c[4] = {c4.x, c4.y, c4.z, c4.w}, s[4] = {s4.x, s4.y, s4.z, s4.w};
+__device__ inline void rotate(Vector8& x, const HeadTurn& turn) {
+  const float c[4] = {turn.cos.x, turn.cos.y, turn.cos.z, turn.cos.w},
+              s[4] = {turn.sin.x, turn.sin.y, turn.sin.z, turn.sin.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {  // as the CPU backend: no fused multiply-add
     const float low = x.low[i], high = x.high[i];
@@ -115,25 +137,32 @@ __device__ inline void append(const KvLayer& cache, void* data, int head, std::i
 struct HeadRow {
   Vector8 raw;  // as projected
 
-  __device__ void load(const QkNormRopeAppend& op, int token, int head, int lane) {
+  /// is_announced: the row may not be there yet; its words (two values) are 0 until they are written.
+  __device__ void load(const QkNormRopeAppend& op, int token, int head, int lane, bool is_announced = false) {
     const std::int64_t at = static_cast<std::int64_t>(token) * (op.heads + 2 * op.cache.kv_heads) + head;
-    const auto* in = static_cast<const __nv_bfloat16*>(op.qkv) + at * kHeadDim;
-    load4(in + 4 * lane, raw.low);
-    load4(in + kHalfDim + 4 * lane, raw.high);
+    const auto* in = static_cast<const __nv_bfloat16*>(op.qkv) + at * kHeadDim + 4 * lane;
+    uint2 low, high;
+    if (is_announced) {
+      do low = load_relaxed8(in), high = load_relaxed8(in + kHalfDim);
+      while (min(min(low.x, low.y), min(high.x, high.y)) == 0);
+    } else {
+      low = *reinterpret_cast<const uint2*>(in), high = *reinterpret_cast<const uint2*>(in + kHalfDim);
+    }
+    unpack4(low, raw.low);
+    unpack4(high, raw.high);
   }
 
   /// After norm and RoPE.
-  __device__ Vector8 turned(const QkNormRopeAppend& op, int token, int head, int lane) const {
+  __device__ Vector8 turned(const HeadTurn& turn) const {
     Vector8 x = raw;
-    norm(x, static_cast<const __nv_bfloat16*>(head < op.heads ? op.q_weight : op.k_weight), op.eps, lane);
-    rotate(x, op.cos + static_cast<std::int64_t>(token) * kHalfDim,
-           op.sin + static_cast<std::int64_t>(token) * kHalfDim, lane);
+    norm(x, turn);
+    rotate(x, turn);
     return x;
   }
 
   /// Of a head of K or V: what the cache would hold without rounding.
-  __device__ Vector8 kept(const QkNormRopeAppend& op, int token, int head, int lane) const {
-    const Vector8 as_key = turned(op, token, head, lane);
+  __device__ Vector8 kept(const QkNormRopeAppend& op, const HeadTurn& turn, int head) const {
+    const Vector8 as_key = turned(turn);
     const bool is_value = head >= op.heads + op.cache.kv_heads;
     Vector8 row;
 #pragma unroll

@@ -18,9 +18,11 @@ __global__ void __launch_bounds__(kThreads) qk_norm_rope_append_kernel(const __g
 
   wait_for_previous();
   let_next_start();
+  HeadTurn turn;
+  turn.load(op, token, head < op.heads, lane);
   HeadRow x;
   x.load(op, token, head, lane);
-  const Vector8 row = x.kept(op, token, head, lane);
+  const Vector8 row = x.kept(op, turn, head);
   if (!inside) return;
   if (head < op.heads) {
     store8(static_cast<__nv_bfloat16*>(op.q_out) + (static_cast<std::int64_t>(token) * op.heads + head) * kHeadDim,

@@ -121,6 +121,7 @@ struct Context {
                 numbers(m, [](int) { return 1; }),
                 m};
     op.raw.qkv = qkv;
+    op.raw_is_announced = std::getenv("PLAIN") == nullptr;
     op.raw.tokens = m;
     op.raw.heads = heads;
     op.raw.q_weight = op.raw.k_weight = upload(nullptr, kHeadDim * 2);

@@ -94,10 +94,15 @@ DecodeChains::DecodeChains(const RankContext& context) {
   for (Chain& chain : chains_) chain.kernel.workspace = workspace_.get();
 }
 
-std::size_t DecodeChains::run(std::size_t op, RankContext& context, Buffers& buffers) {
+const DecodeChains::Chain* DecodeChains::at(std::size_t op) const {
   const auto chain = std::lower_bound(chains_.begin(), chains_.end(), op,
                                       [](const Chain& c, std::size_t first) { return c.first < first; });
-  if (chain == chains_.end() || chain->first != op) return 0;
+  return chain == chains_.end() || chain->first != op ? nullptr : &*chain;
+}
+
+std::size_t DecodeChains::run(std::size_t op, RankContext& context, Buffers& buffers) {
+  const Chain* chain = at(op);
+  if (!chain) return 0;
   const int rows = buffers.rows(chain->o->out);
   if (rows < 1 || rows > kernels::kChainMaxTokens) return 0;
   kernels::DecodeChain kernel = chain->kernel;

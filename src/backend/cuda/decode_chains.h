@@ -22,6 +22,8 @@ class DecodeChains {
   /// Runs the chain that begins at operation `op`, for rows that are one token of a sequence each and none of a
   /// picture; returns the number of operations it stands for. 0: no chain begins there, or the step has too many rows.
   std::size_t run(std::size_t op, RankContext& context, Buffers& buffers);
+  /// Whether a chain does.
+  bool begins_at(std::size_t op) const { return at(op) != nullptr; }
 
  private:
   /// The operations of a chain, one after another.
@@ -33,6 +35,7 @@ class DecodeChains {
   };
   static std::optional<Chain> match(const std::vector<graph::Op>& ops, std::size_t first);
   static bool complete(const RankContext& context, Chain& chain);
+  const Chain* at(std::size_t op) const;
 
   std::vector<Chain> chains_;  // in the order of the program
   DeviceArray<std::byte> workspace_;

@@ -264,15 +264,18 @@ void CudaExecutor::run_text() {
                                      step_.sin.get(), context_.stream));
   const std::vector<graph::Op>& ops = context_.plan.text.ops;
   LayerRanges ranges(context_.plan.text);
+  std::size_t behind_chain = 0;  // the operation that follows the last chain
   for (std::size_t i = 0; i < ops.size(); ++i) {
     ranges.before(i);
     if (const std::size_t done = step_.decodes() ? chains_->run(i, context_, text_) : 0; done > 0) {
       i += done - 1;
+      behind_chain = i + 1;
       continue;
     }
     if (const auto* append = std::get_if<graph::QkNormRopeAppend>(&ops[i]); append && i + 1 < ops.size()) {
       const auto* attention = std::get_if<graph::PagedAttention>(&ops[i + 1]);
-      if (const auto both = attention ? as_one(context_, text_, step_, *append, *attention) : std::nullopt) {
+      if (auto both = attention ? as_one(context_, text_, step_, *append, *attention) : std::nullopt) {
+        both->raw_is_announced = i > 0 && i == behind_chain && chains_->begins_at(i + 2);
         QWENBENCH_CUDA(kernels::decode_attention(*both, context_.stream));
         ++i;
         continue;
