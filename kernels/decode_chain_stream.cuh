@@ -11,6 +11,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   using Format = typename L::Format;
   constexpr int kGroupBytes = Format::kBlockBytes - kW4UnitCodes;
   const int lane = threadIdx.x % 32;
+  const std::uint64_t once = evict_first_policy();
   Slot slot, landing;
   int under_way = 0;
   for (int p = 0; p < call.products; ++p) {
@@ -33,8 +34,8 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
         if (lane == 0 || !kCopyEngine) {
           const std::uint32_t there = shared.weights + slot.index * 8, to = shared.stage(slot.index);
           expect_bytes(there, blocks * Format::kBlockBytes);
-          copy_bulk(to, codes, blocks * kW4UnitCodes, there, lane, 32);
-          copy_bulk(to + kRowWarps * kW4UnitCodes, groups, blocks * kGroupBytes, there, lane, 32);
+          copy_bulk_once(to, codes, blocks * kW4UnitCodes, there, lane, 32, once);
+          copy_bulk_once(to + kRowWarps * kW4UnitCodes, groups, blocks * kGroupBytes, there, lane, 32, once);
           if (!kCopyEngine) arrive_after_copies(there);
         }
         __syncwarp();
