@@ -65,21 +65,17 @@ __global__ void __launch_bounds__(R::kThreads, 1)
   if (!op.raw_is_announced) wait_for_previous();
   let_next_start();
   const bool is_raw = op.raw.qkv != nullptr;
-  if (is_raw) {
-    NewestRow<R> row;
-    if (has_newest) row.load(newest);
-    turn_queries(op, sequences.first_row[first_item.sequence], first_item.kv_head, shape.group, queries);
-    if (has_newest) row.finish(newest);
-    __syncthreads();
-    while (has_newest) {
-      if (ring.begins_with(newest.tile())) ring.put(newest.tile(), newest.row(), row);
-      row.append(newest);
-      has_newest = newest.next();
-      if (has_newest) row.load(newest), row.finish(newest);
-    }
-  } else {
-    for (; has_newest; has_newest = newest.next())
+#pragma unroll 1
+  for (; has_newest; has_newest = newest.next()) {
+    if (!is_raw) {
       if (ring.begins_with(newest.tile())) ring.copy_again(newest.tile());
+      continue;
+    }
+    NewestRow<R> row;
+    row.load(newest);
+    row.finish(newest);
+    if (ring.begins_with(newest.tile())) ring.put(newest.tile(), newest.row(), row);
+    row.append(newest);
   }
 
   Accumulator<R, kColumns, kCodes> acc;
@@ -87,6 +83,7 @@ __global__ void __launch_bounds__(R::kThreads, 1)
   float2* parts = static_cast<float2*>(op.workspace);
   int* counters = static_cast<int*>(op.workspace) + shape.counters;
   int tile = begin + warp;
+#pragma unroll 1
   for (int at = begin; at < end;) {
     const Item item = find_item(sequences.tiles_before, num_seqs, kv_heads, at);
     const int stop = min(item.end, end);
@@ -94,7 +91,7 @@ __global__ void __launch_bounds__(R::kThreads, 1)
     const std::int64_t row = static_cast<std::int64_t>(sequences.first_row[item.sequence]) * op.heads;
     const std::int64_t offset = (row + item.kv_head * shape.group) * kHeadDim;
     acc.clear();
-    if (is_raw && at > begin) {  // add_warps() has ended with a barrier
+    if (is_raw) {  // add_warps() has ended with a barrier
       turn_queries(op, sequences.first_row[item.sequence], item.kv_head, shape.group, queries);
       __syncthreads();
     }

@@ -52,7 +52,7 @@ class TileRing {
 
   /// Copies the first tiles, but not the newest token of a sequence: it may not be there yet.
   __device__ void begin() {
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < R::kStages - 1; ++i) {
       std::int64_t place;
       int valid;
