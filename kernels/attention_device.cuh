@@ -24,6 +24,12 @@ __device__ inline void copy16(unsigned to_shared, const void* from, bool valid) 
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from), "r"(valid ? 16 : 0)
                : "memory");
 }
+/// By a policy of L2 (l2_policy.cuh).
+__device__ inline void copy16_by(unsigned to_shared, const void* from, bool valid, std::uint64_t policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;" ::"r"(to_shared), "l"(from),
+               "r"(valid ? 16 : 0), "l"(policy)
+               : "memory");
+}
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kPending>
 __device__ inline void wait_copies() {

@@ -55,7 +55,8 @@ __global__ void __launch_bounds__(R::kThreads, 1)
     return;
   }
   const int begin = slices.begin(block), end = slices.begin(block + 1);
-  TileRing<R> ring(op, sequences, shape.log2_block - 4, begin + warp, end, shared + warp * R::kStages * R::kStageBytes);
+  TileRing<R> ring(op, sequences, shape.log2_block - 4, begin + warp, end, slices.total > kLongContext,
+                   shared + warp * R::kStages * R::kStageBytes);
   ring.begin();
   const Item first_item = find_item(sequences.tiles_before, num_seqs, kv_heads, begin);
   ItemScales scales;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/decode_chain_layout.cuh"
+#include "kernels/l2_policy.cuh"
 
 namespace qwenbench::kernels::chain {
 
@@ -11,7 +12,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   using Format = typename L::Format;
   constexpr int kGroupBytes = Format::kBlockBytes - kW4UnitCodes;
   const int lane = threadIdx.x % 32;
-  const std::uint64_t once = evict_first_policy();
+  const std::uint64_t policy = evict_first_policy();
   Slot slot, landing;
   int under_way = 0;
   for (int p = 0; p < call.products; ++p) {
@@ -34,8 +35,8 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
         if (lane == 0 || !kCopyEngine) {
           const std::uint32_t there = shared.weights + slot.index * 8, to = shared.stage(slot.index);
           expect_bytes(there, blocks * Format::kBlockBytes);
-          copy_bulk_once(to, codes, blocks * kW4UnitCodes, there, lane, 32, once);
-          copy_bulk_once(to + kRowWarps * kW4UnitCodes, groups, blocks * kGroupBytes, there, lane, 32, once);
+          copy_bulk_by(to, codes, blocks * kW4UnitCodes, there, lane, 32, policy);
+          copy_bulk_by(to + kRowWarps * kW4UnitCodes, groups, blocks * kGroupBytes, there, lane, 32, policy);
           if (!kCopyEngine) arrive_after_copies(there);
         }
         __syncwarp();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/decode_newest.cuh"
+#include "kernels/l2_policy.cuh"
 
 namespace qwenbench::kernels::decode {
 
@@ -27,18 +28,19 @@ struct Ring {
 
 /// Copies a tile into a stage of the ring.
 template <class R>
-__device__ inline void copy_tile(const KvLayer& cache, std::int64_t place, int valid, unsigned stage) {
+__device__ inline void copy_tile(const KvLayer& cache, std::int64_t place, int valid, unsigned stage,
+                                 std::uint64_t policy) {
   const int lane = static_cast<int>(threadIdx.x) % 32, row = lane / R::kRowPieces, piece = lane % R::kRowPieces;
   const auto* k = static_cast<const char*>(cache.k) + place * R::kTileBytes + lane * 16;
   const auto* v = static_cast<const char*>(cache.v) + place * R::kTileBytes + lane * 16;
   const unsigned to = stage + row * R::kRowBytes + (piece ^ row) * 16;
 #pragma unroll
   for (int p = 0; p < R::kPieces; ++p)
-    copy16((to ^ (p * R::kRowsAtOnce % 8 * 16)) + p * 512, k + p * 512, p * R::kRowsAtOnce + row < valid);
+    copy16_by((to ^ (p * R::kRowsAtOnce % 8 * 16)) + p * 512, k + p * 512, p * R::kRowsAtOnce + row < valid, policy);
 #pragma unroll
   for (int p = 0; p < R::kPieces; ++p)
-    copy16((to ^ (p * R::kRowsAtOnce % 8 * 16)) + p * 512 + R::kTileBytes, v + p * 512,
-           p * R::kRowsAtOnce + row < valid);
+    copy16_by((to ^ (p * R::kRowsAtOnce % 8 * 16)) + p * 512 + R::kTileBytes, v + p * 512,
+              p * R::kRowsAtOnce + row < valid, policy);
 }
 
 /// A warp's tiles in their order.
@@ -46,9 +48,14 @@ template <class R>
 class TileRing {
  public:
   /// own: the warp's kStages stages. Its tiles are first, first + kWarps, ... < end.
+  /// A context that L2 may still hold when the next token is decoded stays there: `is_long` tells of another.
   __device__ TileRing(const DecodeAttention& op, const Sequences& sequences, int log2_tiles, int first, int end,
-                      char* own)
-      : cache_(op.cache), finder_(op, sequences, log2_tiles, first, end), own_(own), ring_(shared_address(own)) {}
+                      bool is_long, char* own)
+      : cache_(op.cache),
+        finder_(op, sequences, log2_tiles, first, end),
+        own_(own),
+        ring_(shared_address(own)),
+        policy_(is_long ? evict_first_policy() : evict_normal_policy()) {}
 
   /// Copies the first tiles, but not the newest token of a sequence: it may not be there yet.
   __device__ void begin() {
@@ -57,7 +64,7 @@ class TileRing {
       std::int64_t place;
       int valid;
       finder_.find(i, place, valid);
-      if (valid > 0) copy_tile<R>(cache_, place, (valid & ~kNewest) - (valid & kNewest ? 1 : 0), stage(i));
+      if (valid > 0) copy_tile<R>(cache_, place, (valid & ~kNewest) - (valid & kNewest ? 1 : 0), stage(i), policy_);
       commit_copies();
     }
   }
@@ -79,7 +86,7 @@ class TileRing {
     wait_copies<0>();
     __syncwarp();
     copy_tile<R>(cache_, __shfl_sync(kAllLanes, finder_.place, i), __shfl_sync(kAllLanes, finder_.valid, i) & ~kNewest,
-                 stage(i));
+                 stage(i), policy_);
     commit_copies();
     wait_copies<0>();
   }
@@ -90,7 +97,7 @@ class TileRing {
     int valid;
     finder_.find(next_, place, valid);
     __syncwarp();  // all lanes have read what was in the stage
-    if (valid > 0) copy_tile<R>(cache_, place, valid & ~kNewest, stage(next_stage_));
+    if (valid > 0) copy_tile<R>(cache_, place, valid & ~kNewest, stage(next_stage_), policy_);
     commit_copies();
     ++next_;
     next_stage_ = following(next_stage_);
@@ -112,6 +119,7 @@ class TileRing {
   TileFinder<R::kWarps> finder_;
   char* own_;
   unsigned ring_;
+  std::uint64_t policy_;
   int next_ = R::kStages - 1, next_stage_ = R::kStages - 1;  // the tile to copy, and where to
   int stage_ = 0;                                            // of the tile to be read next
 };

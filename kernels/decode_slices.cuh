@@ -10,10 +10,11 @@ namespace qwenbench::kernels::decode {
 using namespace device;
 
 constexpr int kTileTokens = 16;
-constexpr int kLookAhead = 32;   // tiles whose place in the cache is looked up at once, one a lane
-constexpr int kNewest = 32;      // flag of a tile that holds a sequence's newest token
-constexpr int kShortSlice = 24;  // tiles: a longer one is worth another thread block
-constexpr int kMinTiles = 8;     // of a thread block that shares an item: fewer are not worth another part to combine
+constexpr int kLookAhead = 32;     // tiles whose place in the cache is looked up at once, one a lane
+constexpr int kNewest = 32;        // flag of a tile that holds a sequence's newest token
+constexpr int kShortSlice = 24;    // tiles: a longer one is worth another thread block
+constexpr int kLongContext = 128;  // tiles of a layer: 64 layers with more of FP8 would fill most of L2
+constexpr int kMinTiles = 8;       // of a thread block that shares an item: fewer are not worth another part to combine
 
 /// Sizes of a launch that host and device agree on.
 struct Shape {

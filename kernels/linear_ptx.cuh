@@ -108,25 +108,16 @@ __device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* glob
 #endif
 }
 
-/// Of L2, for what is read once: it goes first, so that it does not displace what is read again.
-__device__ __forceinline__ std::uint64_t evict_first_policy() {
-  std::uint64_t policy = 0;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0;" : "=l"(policy));
-#endif
-  return policy;
-}
-/// copy_bulk() of what is read once.
-__device__ __forceinline__ void copy_bulk_once(std::uint32_t shared, const void* global, int bytes,
-                                               std::uint32_t barrier, int lane, int lanes,
-                                               [[maybe_unused]] std::uint64_t policy) {
+/// copy_bulk() with a policy of L2 (l2_policy.cuh).
+__device__ __forceinline__ void copy_bulk_by(std::uint32_t shared, const void* global, int bytes, std::uint32_t barrier,
+                                             int lane, int lanes, [[maybe_unused]] std::uint64_t policy) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   copy_bulk(shared, global, bytes, barrier, lane, lanes);
 #else
   (void)lane, (void)lanes;
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-          shared),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(shared),
       "l"(global), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 #endif
