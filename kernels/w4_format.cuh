@@ -35,15 +35,13 @@ __host__ __device__ constexpr int w4_row(int packed, int n, bool paired) {
   return !paired ? packed : packed / 32 * 16 + packed % 16 + (packed % 32 < 16 ? 0 : n / 2);
 }
 
-/// Values that the compiler cannot fold: with two constants an unpacking would take two LOP3.
+/// A value that the compiler cannot fold: with two constants an unpacking would take two LOP3.
 struct W4Constants {
-  std::uint32_t pair_128;   // the bf16 pair 128, 128
-  std::uint32_t float_128;  // 128 as fp32
+  std::uint32_t pair_128;  // the bf16 pair 128, 128
 
   __device__ static __forceinline__ W4Constants make() {
     W4Constants c;
     asm volatile("mov.b32 %0, 0x43004300;" : "=r"(c.pair_128));
-    asm volatile("mov.b32 %0, 0x43000000;" : "=r"(c.float_128));
     return c;
   }
 };
@@ -56,6 +54,21 @@ __device__ __forceinline__ void w4_unpack(std::uint32_t word, const W4Constants&
     asm("lop3.b32 %0, %1, 0x000F000F, %2, 0xEA;" : "=r"(a[i]) : "r"(shifted), "r"(constants.pair_128));
   }
 }
+
+/// The eight codes of a word as tiny bf16 values, ordered as the A operand: below 2^-125 numbers lie 2^-133 apart, so
+/// that bits 0 to 3 are u 2^-133 and bits 4 to 7 are 16 u 2^-133 as they stand, without a shift. Rows g have the
+/// former, rows g+8 the latter. (Tensor cores take such numbers at full speed and to the last bit.)
+__device__ __forceinline__ void w4_unpack_tiny(std::uint32_t word, std::uint32_t (&a)[4]) {
+  const std::uint32_t upper = word >> 8;
+  a[0] = word & 0x000F000Fu;
+  a[1] = word & 0x00F000F0u;
+  a[2] = upper & 0x000F000Fu;
+  a[3] = upper & 0x00F000F0u;
+}
+/// Tokens are multiplied by this before they meet tiny codes, so that products are no tiny fp32 numbers; what brings
+/// their sums back, of rows g and g+8.
+constexpr std::uint32_t kW4TokenFactor = 0x5F805F80u;  // 2^64, a bf16 pair
+constexpr float kW4SumFactorLow = 0x1p69f, kW4SumFactorHigh = 0x1p65f;
 
 /// 128 + u -> bf16((u - zero) * scale), with 128 + zero and the scale of rows g and g+8 in both halves.
 __device__ __forceinline__ void w4_scale(std::uint32_t (&a)[4], const std::uint32_t (&zero)[2],
@@ -84,17 +97,13 @@ struct W4Groups {
     zero[0] = (z & 0x000F000Fu) | 0x43004300u;
     zero[1] = ((z >> 4) & 0x000F000Fu) | 0x43004300u;
   }
-  /// As fp32: the scale, and 128 + zero. base: 128.
-  __device__ __forceinline__ void as_floats(int rt, std::uint32_t base, float (&zero)[2], float (&scale)[2]) const {
-    scale[0] = __uint_as_float(pair(rt) << 16), scale[1] = __uint_as_float(pair(rt) & 0xFFFF0000u);
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int bit = rt * 8 + h * 4;
-      const std::uint32_t z = bit < 16 ? zeros << (16 - bit) : zeros >> (bit - 16);
-      std::uint32_t value;
-      asm("lop3.b32 %0, %1, 0x000F0000, %2, 0xEA;" : "=r"(value) : "r"(z), "r"(base));
-      zero[h] = __uint_as_float(value);
-    }
+  /// As fp32, for sums of tiny codes: the zero point as tiny as they are, and the scale with the factor that brings the
+  /// sum back.
+  __device__ __forceinline__ void as_floats(int rt, float (&zero)[2], float (&scale)[2]) const {
+    scale[0] = __uint_as_float(pair(rt) << 16) * kW4SumFactorLow;
+    scale[1] = __uint_as_float(pair(rt) & 0xFFFF0000u) * kW4SumFactorHigh;
+    const std::uint32_t z = rt < 2 ? zeros << (16 - 8 * rt) : zeros >> (8 * rt - 16);
+    zero[0] = __uint_as_float(z & 0x000F0000u), zero[1] = __uint_as_float(z & 0x00F00000u);
   }
 };
 

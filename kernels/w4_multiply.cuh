@@ -64,6 +64,10 @@ struct W4Format {
       for (int tt = 0; tt < kTokenTiles; ++tt) {
         const uint4 v = *reinterpret_cast<const uint4*>(stage + offset[tt] + step * 64);
         b[tt][0] = v.x, b[tt][1] = v.y, b[tt][2] = v.z, b[tt][3] = v.w;
+        if constexpr (kScaleSums) {
+#pragma unroll
+          for (std::uint32_t& pair : b[tt]) pair = bf16x2_bits(__hmul2(bits_bf16x2(pair), bits_bf16x2(kW4TokenFactor)));
+        }
       }
     }
   };
@@ -78,7 +82,7 @@ struct W4Format {
     W4Groups group;
     if (kGroups == 1) group.load(groups, lane / 4);
     if constexpr (kScaleSums && kGroups == 1) {
-      multiply_unit<kTokenTiles>(stage, codes, token_offset, group, constants, acc, totals);
+      multiply_unit<kTokenTiles>(stage, codes, token_offset, group, acc, totals);
     } else {
       Tokens<kTokenTiles> tokens;
 #pragma unroll
@@ -97,8 +101,8 @@ struct W4Format {
 #pragma unroll
           for (int rt = 0; rt < 4; ++rt) {
             float sum[kTokenTiles][4] = {};
-            add(w4_word(chunks, rt, 0), w4_word(chunks, rt, 1), tokens.b, constants, sum);
-            scale(group, rt, constants, sum, sum_x, acc[rt]);
+            add(w4_word(chunks, rt, 0), w4_word(chunks, rt, 1), tokens.b, sum);
+            scale(group, rt, sum, sum_x, acc[rt]);
           }
         } else {
           scale_weights<kTokenTiles>(group, chunks, tokens.b, constants, acc);
@@ -112,8 +116,7 @@ struct W4Format {
   template <int kTokenTiles, class Totals>
   __device__ static __forceinline__ void multiply_unit(const unsigned char* stage, const unsigned char* codes,
                                                        const int (&token_offset)[kTokenTiles], const W4Groups& group,
-                                                       const W4Constants& constants, float (&acc)[4][kTokenTiles][4],
-                                                       const Totals& totals) {
+                                                       float (&acc)[4][kTokenTiles][4], const Totals& totals) {
     constexpr int kParts = kTokenTiles == 1 ? 1 : 2, kEach = 4 / kParts;
     Tokens<kTokenTiles> tokens;
     float sum_x[kTokenTiles][4] = {};
@@ -127,15 +130,14 @@ struct W4Format {
 #pragma unroll
         for (int pair = 0; pair < kEach / 2; ++pair) {
           const uint4 words = *reinterpret_cast<const uint4*>(codes + step * 1024 + (part + pair) * 512);
-          add(words.x, words.y, tokens.b, constants, sum[2 * pair]);
-          add(words.z, words.w, tokens.b, constants, sum[2 * pair + 1]);
+          add(words.x, words.y, tokens.b, sum[2 * pair]);
+          add(words.z, words.w, tokens.b, sum[2 * pair + 1]);
         }
       }
       if constexpr (Totals::kGiven)
         if (part == 0) totals.load(0, sum_x);
 #pragma unroll
-      for (int rt = 0; rt < kEach; ++rt)
-        scale(group, part * kEach + rt, constants, sum[rt], sum_x, acc[part * kEach + rt]);
+      for (int rt = 0; rt < kEach; ++rt) scale(group, part * kEach + rt, sum[rt], sum_x, acc[part * kEach + rt]);
     }
   }
 
@@ -161,8 +163,8 @@ struct W4Format {
     }
   }
 
-  // sum (u - zero) x = sum (128 + u) x - (128 + zero) sum x, where a product with ones gives the last sum in the place
-  // where the lane needs it: no subtraction per weight.
+  // sum (u - zero) x = sum u x - zero sum x, where a product with ones gives the last sum in the place where the lane
+  // needs it: no subtraction per weight.
   template <int kTokenTiles>
   __device__ static __forceinline__ void add_ones(const std::uint32_t (&b)[kTokenTiles][4],
                                                   float (&sum_x)[kTokenTiles][4]) {
@@ -174,13 +176,12 @@ struct W4Format {
   }
   template <int kTokenTiles>
   __device__ static __forceinline__ void add(std::uint32_t word0, std::uint32_t word1,
-                                             const std::uint32_t (&b)[kTokenTiles][4], const W4Constants& constants,
-                                             float (&sum)[kTokenTiles][4]) {
+                                             const std::uint32_t (&b)[kTokenTiles][4], float (&sum)[kTokenTiles][4]) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       std::uint32_t a[4];
       const std::uint32_t word = j == 0 ? word0 : word1;
-      w4_unpack(word, constants, a);
+      w4_unpack_tiny(word, a);
 #pragma unroll
       for (int tt = 0; tt < kTokenTiles; ++tt) {
         mma_bf16(sum[tt], a, b[tt][2 * j], b[tt][2 * j + 1]);
@@ -188,11 +189,10 @@ struct W4Format {
     }
   }
   template <int kTokenTiles>
-  __device__ static __forceinline__ void scale(const W4Groups& group, int rt, const W4Constants& constants,
-                                               const float (&sum)[kTokenTiles][4], const float (&sum_x)[kTokenTiles][4],
-                                               float (&acc)[kTokenTiles][4]) {
+  __device__ static __forceinline__ void scale(const W4Groups& group, int rt, const float (&sum)[kTokenTiles][4],
+                                               const float (&sum_x)[kTokenTiles][4], float (&acc)[kTokenTiles][4]) {
     float zero[2], scale[2];
-    group.as_floats(rt, constants.float_128, zero, scale);
+    group.as_floats(rt, zero, scale);
 #pragma unroll
     for (int tt = 0; tt < kTokenTiles; ++tt)
 #pragma unroll
