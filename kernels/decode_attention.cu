@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(R::kThreads, 1)
     for (; tile < stop; tile += R::kWarps)
       acc.add_tile(ring.advance(), min(kTileTokens, length - (tile - item.begin) * kTileTokens));
 
-    const Output output{static_cast<__nv_bfloat16*>(op.out) + offset, shape.group, scales.v};
+    const Output output{static_cast<__nv_bfloat16*>(op.out) + offset, shape.group, scales.v * op.out_factor};
     const bool complete = item.begin >= begin && item.end <= end;
     float2* part = part_of(parts, block, begin >= item.begin ? 0 : 1);
     add_warps(warp_parts, acc, reinterpret_cast<float2*>(ring.spare()), (at - begin) % R::kWarps,

@@ -29,6 +29,7 @@ struct DecodeAttention {
   // by one, and what follows on the stream must be a kernel that waits for this one before it touches more than its
   // weights.
   bool raw_is_announced = false;
+  float out_factor = 1;  // outputs are multiplied by it: a power of two, for who reads them
   int shared_limit = 0;  // bytes of shared memory that a block may take at most; 0: what the device allows
 };
 

@@ -14,6 +14,8 @@
 namespace qwenbench::kernels {
 
 constexpr int kChainMaxTokens = 16;
+/// What the kernel wants its input multiplied by: it spares the multiplication each of the many times it is read.
+constexpr float kChainInputFactor = 0x1p64f;
 
 /// An RMSNorm of the residual.
 struct ChainNorm {
@@ -30,7 +32,7 @@ struct DecodeChain {
   W4Weights down;     // [hidden, k]
   W4Weights qkv;      // [n, hidden]; n = 0: the model ends here, and the residual is the result
   ChainNorm middle, next;
-  const __nv_bfloat16* attended = nullptr;  // [m, o.k]
+  const __nv_bfloat16* attended = nullptr;  // [m, o.k], times kChainInputFactor (DecodeAttention::out_factor)
   float* residual = nullptr;                // [m, hidden]
   // [m, qkv.n]; a word (two values) is 0 from the time that the next kernel may start until it is written, and 0 is
   // written as -0, so that the next kernel can look at what is there already.

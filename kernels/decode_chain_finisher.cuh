@@ -113,7 +113,7 @@ struct Finisher {
     const bool inside = row < call.hidden;
     if (call.peers.ranks > 1) sum_over_ranks(sum, product, row_block, inside);
     const int which = product == kO ? 0 : 1, blocks = (call.hidden + 63) / 64;
-    const float4 w = chain::as_floats(weight);
+    const float4 w = chain::as_floats(weight) * kChainInputFactor;
     __nv_bfloat16* scaled = call.inputs.scaled[which] + set;
     float* squares = call.squares + static_cast<long long>(which) * kTokens * blocks + row_block * call.m;
 #pragma unroll
@@ -172,7 +172,8 @@ struct Finisher {
       up.x = __shfl_down_sync(0xffffffffu, v.x, 4), up.y = __shfl_down_sync(0xffffffffu, v.y, 4);
       up.z = __shfl_down_sync(0xffffffffu, v.z, 4), up.w = __shfl_down_sync(0xffffffffu, v.w, 4);
       if (!is_gate || !active(item) || column >= call.intermediate) continue;
-      const float4 y = make_float4(silu(v.x) * up.x, silu(v.y) * up.y, silu(v.z) * up.z, silu(v.w) * up.w);
+      const float4 y =
+          make_float4(silu(v.x) * up.x, silu(v.y) * up.y, silu(v.z) * up.z, silu(v.w) * up.w) * kChainInputFactor;
       store_input(call.inputs.mlp + set + static_cast<long long>(my_token(item)) * call.intermediate + column,
                   bf16_bits(y));
     }

@@ -19,6 +19,7 @@ constexpr int kTokenStride = kUnitK * 2 + 64;  // bytes; 64 more so that two tok
 constexpr int kMaxStages = 16;
 constexpr int kMaxGrid = 256, kPlaces = kMaxGrid + 8;  // thread blocks; what may be read behind them
 constexpr int kTokens = kChainMaxTokens;
+static_assert(kChainInputFactor == kW4TokenFactor);
 
 /// One product y = x W^T, in tiles of 256 rows and units of 128 columns. A thread block takes a run of units of the
 /// tiles that are shared, less than a tile's, and then `whole` tiles alone: their sums wait for nobody when the product
@@ -72,6 +73,7 @@ struct Counters {
 /// What products read that others of the same launch write. A word (two values) is 0 until it is written, so that it
 /// needs no message beside it: 0 is written as -0. Launches take two sets in turn, and each clears the other's.
 struct Inputs {
+  // All of them times kChainInputFactor.
   __nv_bfloat16* scaled[2];  // [m, hidden]: residual * norm weight; the factor of the norm joins the product's result
   __nv_bfloat16* mlp;        // [m, intermediate]
   long long set;             // elements between the sets

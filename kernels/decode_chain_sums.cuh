@@ -79,7 +79,8 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
         const int token = tt * 8 + 2 * t + i % 2;
 #pragma unroll
         for (int rt = 0; rt < 4; ++rt) {
-          if (token < call.m) sums[token * L::kSumStride + rt * 16 + i / 2 * 8] = acc[rt][tt][i];
+          if (token < call.m)
+            sums[token * L::kSumStride + rt * 16 + i / 2 * 8] = acc[rt][tt][i] * L::Format::sum_factor(i / 2);
           acc[rt][tt][i] = 0.f;
         }
       }

@@ -66,8 +66,9 @@ __device__ __forceinline__ void group_barrier(int id) {
   }
 }
 
-template <class Format, int kTokenTiles, int kRowWarps_, int kSplit_>
+template <class Format_, int kTokenTiles, int kRowWarps_, int kSplit_>
 struct Layout {
+  using Format = Format_;
   static constexpr int kRowWarps = kRowWarps_, kSplit = kSplit_;
   static constexpr int kWarps = kRowWarps * kSplit;
   static constexpr int kThreads = (kWarps + 1) * 32;
@@ -113,7 +114,8 @@ __device__ __forceinline__ void finish_tile(const Shape& shape, int tile, int be
         if (2 * t + i % 2 < tokens)
 #pragma unroll
           for (int rt = 0; rt < 4; ++rt)
-            mine[(2 * t + i % 2) * L::kSumStride + rt * 16 + g + (i / 2) * 8] = acc[rt][tt][i];
+            mine[(2 * t + i % 2) * L::kSumStride + rt * 16 + g + (i / 2) * 8] =
+                acc[rt][tt][i] * L::Format::sum_factor(i / 2);
       group_barrier<kGroup>(1 + row_warp);
       for (int i = in_group; i < tokens * 16; i += kGroup) {
         const int token = i / 16, quad = i % 16;

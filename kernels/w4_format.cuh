@@ -65,9 +65,10 @@ __device__ __forceinline__ void w4_unpack_tiny(std::uint32_t word, std::uint32_t
   a[2] = upper & 0x000F000Fu;
   a[3] = upper & 0x00F000F0u;
 }
-/// Tokens are multiplied by this before they meet tiny codes, so that products are no tiny fp32 numbers; what brings
-/// their sums back, of rows g and g+8.
-constexpr std::uint32_t kW4TokenFactor = 0x5F805F80u;  // 2^64, a bf16 pair
+/// What tokens are multiplied by before they meet tiny codes, so that products are no tiny fp32 numbers; and what
+/// brings their sums back, of rows g and g+8.
+constexpr float kW4TokenFactor = 0x1p64f;
+constexpr std::uint32_t kW4TokenFactorPair = 0x5F805F80u;  // of bf16
 constexpr float kW4SumFactorLow = 0x1p69f, kW4SumFactorHigh = 0x1p65f;
 
 /// 128 + u -> bf16((u - zero) * scale), with 128 + zero and the scale of rows g and g+8 in both halves.
@@ -97,11 +98,9 @@ struct W4Groups {
     zero[0] = (z & 0x000F000Fu) | 0x43004300u;
     zero[1] = ((z >> 4) & 0x000F000Fu) | 0x43004300u;
   }
-  /// As fp32, for sums of tiny codes: the zero point as tiny as they are, and the scale with the factor that brings the
-  /// sum back.
+  /// As fp32, for sums of tiny codes: the zero point as tiny as they are.
   __device__ __forceinline__ void as_floats(int rt, float (&zero)[2], float (&scale)[2]) const {
-    scale[0] = __uint_as_float(pair(rt) << 16) * kW4SumFactorLow;
-    scale[1] = __uint_as_float(pair(rt) & 0xFFFF0000u) * kW4SumFactorHigh;
+    scale[0] = __uint_as_float(pair(rt) << 16), scale[1] = __uint_as_float(pair(rt) & 0xFFFF0000u);
     const std::uint32_t z = rt < 2 ? zeros << (16 - 8 * rt) : zeros >> (8 * rt - 16);
     zero[0] = __uint_as_float(z & 0x000F0000u), zero[1] = __uint_as_float(z & 0x00F00000u);
   }

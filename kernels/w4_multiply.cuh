@@ -7,11 +7,12 @@
 
 namespace qwenbench::kernels {
 
-/// Sums of a stage's tokens over the columns of each group: the warp that multiplies computes them on its way.
+/// Sums of a stage's tokens over the columns of each group: the warp that multiplies computes them on its way. Where
+/// codes are tiny (w4_unpack_tiny) it multiplies the tokens by their factor too.
 struct OwnTotals {
   static constexpr bool kGiven = false;
 };
-/// Another warp has: they are in shared memory when `barrier` is through.
+/// Another warp has: they are in shared memory when `barrier` is through. Tokens come with their factor.
 struct GivenTotals {
   static constexpr bool kGiven = true;
   std::uint32_t barrier, parity;
@@ -38,6 +39,10 @@ struct W4Format {
     int row_blocks;
   };
   static constexpr int kBlockBytes = kW4UnitCodes + kGroups * kW4GroupBytes;
+  /// What multiply()'s sums of rows g (half 0) and g+8 still lack.
+  __host__ __device__ static constexpr float sum_factor(int half) {
+    return !kScaleSums ? 1.0f : half == 0 ? kW4SumFactorLow : kW4SumFactorHigh;
+  }
 
   __device__ static __forceinline__ W4Constants constants() { return W4Constants::make(); }
   __device__ static __forceinline__ int row_blocks(const Weights& w) { return w.row_blocks; }
@@ -56,7 +61,7 @@ struct W4Format {
     }
   }
 
-  template <int kTokenTiles>
+  template <int kTokenTiles, bool kMakeLarge>
   struct Tokens {
     std::uint32_t b[kTokenTiles][4];
     __device__ __forceinline__ void load(const unsigned char* stage, const int (&offset)[kTokenTiles], int step) {
@@ -64,9 +69,10 @@ struct W4Format {
       for (int tt = 0; tt < kTokenTiles; ++tt) {
         const uint4 v = *reinterpret_cast<const uint4*>(stage + offset[tt] + step * 64);
         b[tt][0] = v.x, b[tt][1] = v.y, b[tt][2] = v.z, b[tt][3] = v.w;
-        if constexpr (kScaleSums) {
+        if constexpr (kMakeLarge) {
 #pragma unroll
-          for (std::uint32_t& pair : b[tt]) pair = bf16x2_bits(__hmul2(bits_bf16x2(pair), bits_bf16x2(kW4TokenFactor)));
+          for (std::uint32_t& pair : b[tt])
+            pair = bf16x2_bits(__hmul2(bits_bf16x2(pair), bits_bf16x2(kW4TokenFactorPair)));
         }
       }
     }
@@ -84,7 +90,7 @@ struct W4Format {
     if constexpr (kScaleSums && kGroups == 1) {
       multiply_unit<kTokenTiles>(stage, codes, token_offset, group, acc, totals);
     } else {
-      Tokens<kTokenTiles> tokens;
+      Tokens<kTokenTiles, kScaleSums && !Totals::kGiven> tokens;
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         uint4 chunks[2];
@@ -118,7 +124,7 @@ struct W4Format {
                                                        const int (&token_offset)[kTokenTiles], const W4Groups& group,
                                                        float (&acc)[4][kTokenTiles][4], const Totals& totals) {
     constexpr int kParts = kTokenTiles == 1 ? 1 : 2, kEach = 4 / kParts;
-    Tokens<kTokenTiles> tokens;
+    Tokens<kTokenTiles, !Totals::kGiven> tokens;
     float sum_x[kTokenTiles][4] = {};
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
@@ -148,7 +154,7 @@ struct W4Format {
     float sum_x[kTokenTiles][4] = {};
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      Tokens<kTokenTiles> tokens;
+      Tokens<kTokenTiles, false> tokens;
       tokens.load(stage, token_offset, step);
       add_ones(tokens.b, sum_x);
       if (kGroups == 1 && step < 3) continue;

@@ -596,8 +596,9 @@ TEST_CASE("decode attention that turns and stores the projected rows itself equa
                                : std::int64_t{c.table[s * c.max_blocks + last / c.block_size]} * c.block_size +
                                      last % c.block_size);
     }
-    const DeviceArray<std::uint16_t> qkv(random_bf16(static_cast<std::size_t>(seqs) * width, 2)),
-        q_weight(random_bf16(kDim, 1)), k_weight(random_bf16(kDim, 1)),
+    std::vector<std::uint16_t> projected = random_bf16(static_cast<std::size_t>(seqs) * width, 2);
+    for (std::uint16_t& v : projected) v = v == 0 ? 1 : v;  // as decode_chain() writes them: no word is 0
+    const DeviceArray<std::uint16_t> qkv(projected), q_weight(random_bf16(kDim, 1)), k_weight(random_bf16(kDim, 1)),
         q(static_cast<std::size_t>(seqs) * heads * kDim);
     std::vector<float> cos, sin;
     for (int i = 0; i < seqs * kDim / 2; ++i) {
@@ -607,9 +608,11 @@ TEST_CASE("decode attention that turns and stores the projected rows itself equa
     }
     const DeviceArray<float> device_cos(cos), device_sin(sin);
     const DeviceArray<std::int64_t> slot(slots);
-    std::vector<std::uint16_t> outputs[2];
-    std::vector<std::uint8_t> keys[2], values[2];
-    for (const bool as_one : {false, true}) {
+    std::vector<std::uint16_t> outputs[3];
+    std::vector<std::uint8_t> keys[3], values[3];
+    for (const int mode : {0, 1, 2}) {  // two kernels; one; one that begins before the rows are there
+      const bool as_one = mode > 0, early = mode == 2;
+      const DeviceArray<std::uint16_t> late(projected.size());
       const Uploaded device(c);
       const DeviceArray<std::uint16_t> out(
           std::vector<std::uint16_t>(static_cast<std::size_t>(seqs) * heads * kDim, 7));
@@ -621,18 +624,44 @@ TEST_CASE("decode attention that turns and stores the projected rows itself equa
       if (!c.q_scale.empty()) op.q_scale = device.q_scale.get();
       op.prob_scale = c.prob_scale;
       op.shared_limit = round % 2 == 0 ? 0 : kSmallSharedMemory;
+      op.out_factor = early ? 0x1p64f : 1.0f;
       if (as_one)
         op.raw = append, op.q = nullptr;
       else
         check(qk_norm_rope_append(append, nullptr));
-      check(decode_attention(op, nullptr));
-      outputs[as_one] = out.host();
-      keys[as_one] = device.k.host();
-      values[as_one] = device.v.host();
+      if (early) {
+        op.raw.qkv = late.get();
+        op.raw_is_announced = true;
+        cudaStream_t one, other;
+        check(cudaStreamCreateWithFlags(&one, cudaStreamNonBlocking));
+        check(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+        check(cudaDeviceSynchronize());
+        check(decode_attention(op, one));
+        check(cudaMemcpyAsync(late.get(), qkv.get(), projected.size() * 2, cudaMemcpyDeviceToDevice, other));
+        check(cudaDeviceSynchronize());
+        cudaStreamDestroy(one);
+        cudaStreamDestroy(other);
+      } else {
+        check(decode_attention(op, nullptr));
+      }
+      outputs[mode] = out.host();
+      keys[mode] = device.k.host();
+      values[mode] = device.v.host();
     }
     CHECK(outputs[0] == outputs[1]);
-    CHECK(keys[0] == keys[1]);
-    CHECK(values[0] == values[1]);
+    for (const int mode : {1, 2}) {
+      CHECK(keys[0] == keys[mode]);
+      CHECK(values[0] == values[mode]);
+    }
+    // The factor multiplies what is written, and nothing else is.
+    const auto times_factor = [](std::uint16_t v) {
+      return static_cast<std::uint16_t>((v & 0x7f80) == 0 ? v : v + (64 << 7));
+    };
+    std::size_t different = 0;
+    for (int s = 0; s < seqs; ++s)
+      for (int i = s * heads * kDim; i < (s + 1) * heads * kDim; ++i)
+        different += outputs[2][i] != (lengths[s] == 0 ? outputs[0][i] : times_factor(outputs[0][i]));
+    CHECK(different == 0);
     if (longest > 0) CHECK(keys[0] != c.k);
   }
 }

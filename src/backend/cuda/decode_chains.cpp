@@ -35,6 +35,7 @@ std::vector<bool> paired_linears(const graph::Plan& plan) {
 }
 
 std::optional<DecodeChains::Chain> DecodeChains::match(const std::vector<graph::Op>& ops, std::size_t first) {
+  const auto* attention = first > 0 ? as<graph::PagedAttention>(ops, first - 1) : nullptr;
   Chain chain;
   chain.first = first;
   chain.o = as<graph::Linear>(ops, first);
@@ -45,9 +46,10 @@ std::optional<DecodeChains::Chain> DecodeChains::match(const std::vector<graph::
   chain.next = as<graph::AllReduceAddNorm>(ops, first + 5);
   chain.qkv = as<graph::Linear>(ops, first + 6);
   if (!chain.o || !chain.middle || !chain.gate_up || !swiglu || !chain.down || !chain.next) return std::nullopt;
-  const bool connected = chain.middle->partial == chain.o->out && chain.gate_up->in == chain.middle->out &&
-                         swiglu->in == chain.gate_up->out && chain.down->in == swiglu->out &&
-                         chain.next->partial == chain.down->out && chain.next->residual == chain.middle->residual &&
+  const bool connected = attention && attention->out == chain.o->in && chain.middle->partial == chain.o->out &&
+                         chain.gate_up->in == chain.middle->out && swiglu->in == chain.gate_up->out &&
+                         chain.down->in == swiglu->out && chain.next->partial == chain.down->out &&
+                         chain.next->residual == chain.middle->residual &&
                          (!chain.qkv || chain.qkv->in == chain.next->out);
   if (!connected) return std::nullopt;
   chain.count = chain.qkv ? 7 : 6;
@@ -100,11 +102,17 @@ const DecodeChains::Chain* DecodeChains::at(std::size_t op) const {
   return chain == chains_.end() || chain->first != op ? nullptr : &*chain;
 }
 
-std::size_t DecodeChains::run(std::size_t op, RankContext& context, Buffers& buffers) {
+bool DecodeChains::runs(std::size_t op, const Buffers& buffers) const {
   const Chain* chain = at(op);
-  if (!chain) return 0;
+  if (!chain) return false;
   const int rows = buffers.rows(chain->o->out);
-  if (rows < 1 || rows > kernels::kChainMaxTokens) return 0;
+  return rows >= 1 && rows <= kernels::kChainMaxTokens;
+}
+
+std::size_t DecodeChains::run(std::size_t op, RankContext& context, Buffers& buffers) {
+  if (!runs(op, buffers)) return 0;
+  const Chain* chain = at(op);
+  const int rows = buffers.rows(chain->o->out);
   kernels::DecodeChain kernel = chain->kernel;
   kernel.m = rows;
   kernel.attended = buffers.data(chain->o->in);

@@ -20,10 +20,11 @@ class DecodeChains {
   explicit DecodeChains(const RankContext& context);
 
   /// Runs the chain that begins at operation `op`, for rows that are one token of a sequence each and none of a
-  /// picture; returns the number of operations it stands for. 0: no chain begins there, or the step has too many rows.
+  /// picture; returns the number of operations it stands for, 0 where none runs.
   std::size_t run(std::size_t op, RankContext& context, Buffers& buffers);
-  /// Whether a chain does.
-  bool begins_at(std::size_t op) const { return at(op) != nullptr; }
+  /// Whether run() runs a chain there. Its input, which the attention in front of it leaves, is then to be multiplied
+  /// by kernels::kChainInputFactor.
+  bool runs(std::size_t op, const Buffers& buffers) const;
 
  private:
   /// The operations of a chain, one after another.

@@ -267,6 +267,9 @@ void CudaExecutor::run_text() {
   std::size_t behind_chain = 0;  // the operation that follows the last chain
   for (std::size_t i = 0; i < ops.size(); ++i) {
     ranges.before(i);
+    const std::size_t behind_attention = i + (std::holds_alternative<graph::QkNormRopeAppend>(ops[i]) ? 2 : 1);
+    const bool chain_follows = step_.decodes() && chains_->runs(behind_attention, text_);
+    step_.attended_factor = chain_follows ? kernels::kChainInputFactor : 1.0F;
     if (const std::size_t done = step_.decodes() ? chains_->run(i, context_, text_) : 0; done > 0) {
       i += done - 1;
       behind_chain = i + 1;
@@ -275,7 +278,7 @@ void CudaExecutor::run_text() {
     if (const auto* append = std::get_if<graph::QkNormRopeAppend>(&ops[i]); append && i + 1 < ops.size()) {
       const auto* attention = std::get_if<graph::PagedAttention>(&ops[i + 1]);
       if (auto both = attention ? as_one(context_, text_, step_, *append, *attention) : std::nullopt) {
-        both->raw_is_announced = i > 0 && i == behind_chain && chains_->begins_at(i + 2);
+        both->raw_is_announced = i > 0 && i == behind_chain && chain_follows;
         QWENBENCH_CUDA(kernels::decode_attention(*both, context_.stream));
         ++i;
         continue;

@@ -107,6 +107,7 @@ kernels::DecodeAttention decode_args(const RankContext& context, Buffers& buffer
   args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kRead);
   args.batch = sequences.batch;
   args.max_kv_length = step.captured ? step.max_model_len : sequences.max_kv_length;
+  args.out_factor = step.attended_factor;
   args.q_scale = step.cache->q_scale(op.layer);
   if (args.q_scale) args.prob_scale = step.cache->prob_scale(op.layer);
   args.workspace = step.attention_workspace.get();

@@ -36,6 +36,7 @@ struct TextStep {
   DeviceArray<__nv_bfloat16> observed_k, observed_v;  // [tokens, kv_heads * head_dim], where somebody observes
   int max_model_len = 0;                              // bounds the split of a captured decode
   bool captured = false;
+  float attended_factor = 1;  // what the next attention multiplies its outputs by
 
   /// Whether every row is a token of a sequence of its own, and none of a picture.
   bool decodes() const { return arrays.prefill.count == 0 && arrays.decode.count > 0 && !arrays.has_visual; }
