@@ -64,8 +64,10 @@ __global__ void __launch_bounds__(R::kThreads, 1)
   NewestTokens<R> newest(op, sequences, begin, end);
   bool has_newest = newest.next();
   if (!op.raw_is_announced) wait_for_previous();
-  let_next_start();
+  let_next_start();  // announced rows: of what follows, decode_chain() alone, which brings weights meanwhile
   const bool is_raw = op.raw.qkv != nullptr;
+  // What comes once a launch stands once in the code: neither it nor the kernels in front and behind have been executed
+  // since the last layer, and instructions that are in no cache are what takes longest.
 #pragma unroll 1
   for (; has_newest; has_newest = newest.next()) {
     if (!is_raw) {
