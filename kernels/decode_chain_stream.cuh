@@ -2,7 +2,6 @@
 #pragma once
 
 #include "kernels/decode_chain_layout.cuh"
-#include "kernels/l2_policy.cuh"
 
 namespace qwenbench::kernels::chain {
 
@@ -35,8 +34,8 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
         if (lane == 0 || !kCopyEngine) {
           const std::uint32_t there = shared.weights + slot.index * 8, to = shared.stage(slot.index);
           expect_bytes(there, blocks * Format::kBlockBytes);
-          copy_bulk_by(to, codes, blocks * kW4UnitCodes, there, lane, 32, policy);
-          copy_bulk_by(to + kRowWarps * kW4UnitCodes, groups, blocks * kGroupBytes, there, lane, 32, policy);
+          copy_bulk(to, codes, blocks * kW4UnitCodes, there, lane, 32, policy);
+          copy_bulk(to + kRowWarps * kW4UnitCodes, groups, blocks * kGroupBytes, there, lane, 32, policy);
           if (!kCopyEngine) arrive_after_copies(there);
         }
         __syncwarp();

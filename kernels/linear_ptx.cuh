@@ -96,25 +96,13 @@ __device__ __forceinline__ bool has_completed(std::uint32_t barrier, std::uint32
   return done != 0;
 }
 /// bytes (a multiple of 16) from global to shared memory: by the copy engine, or by `lanes` lanes of the warp in turn.
+/// policy: of L2 (l2_policy.cuh), for the copy engine.
 __device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* global, int bytes,
                                           [[maybe_unused]] std::uint32_t barrier, [[maybe_unused]] int lane,
-                                          [[maybe_unused]] int lanes) {
+                                          [[maybe_unused]] int lanes, [[maybe_unused]] std::uint64_t policy) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   for (int i = lane * 16; i < bytes; i += lanes * 16) cp_async16(shared + i, static_cast<const char*>(global) + i);
 #else
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared),
-               "l"(global), "r"(bytes), "r"(barrier)
-               : "memory");
-#endif
-}
-
-/// copy_bulk() with a policy of L2 (l2_policy.cuh).
-__device__ __forceinline__ void copy_bulk_by(std::uint32_t shared, const void* global, int bytes, std::uint32_t barrier,
-                                             int lane, int lanes, [[maybe_unused]] std::uint64_t policy) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  copy_bulk(shared, global, bytes, barrier, lane, lanes);
-#else
-  (void)lane, (void)lanes;
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
           "r"(shared),

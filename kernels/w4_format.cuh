@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/l2_policy.cuh"
 #include "kernels/linear_ptx.cuh"
 
 namespace qwenbench::kernels {

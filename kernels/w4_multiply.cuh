@@ -50,14 +50,15 @@ struct W4Format {
   /// `blocks` row blocks from `row_block` on of one unit: all codes, then (behind `stride` blocks) all groups.
   __device__ static __forceinline__ void copy(const Weights& w, int units, int row_block, int blocks, int stride,
                                               int unit, std::uint32_t to, std::uint32_t barrier) {
+    const std::uint64_t policy = evict_first_policy();
 #pragma unroll 1
     for (int i = 0; i < blocks; i += 4) {
       const std::size_t from = w4_block(w.row_blocks, units, row_block + i, unit);
       const int count = min(4, blocks - i);
       copy_bulk(to + i * kW4UnitCodes, w.codes + from * kW4UnitCodes, count * kW4UnitCodes, barrier,
-                static_cast<int>(threadIdx.x % 32), 32);
+                static_cast<int>(threadIdx.x % 32), 32, policy);
       copy_bulk(to + stride * kW4UnitCodes + i * (kGroups * kW4GroupBytes), w.groups + from * (kGroups * kW4GroupBytes),
-                count * (kGroups * kW4GroupBytes), barrier, static_cast<int>(threadIdx.x % 32), 32);
+                count * (kGroups * kW4GroupBytes), barrier, static_cast<int>(threadIdx.x % 32), 32, policy);
     }
   }
 
