@@ -155,6 +155,7 @@ cudaError_t decode_chain(const DecodeChain& c, cudaStream_t stream) {
   using chain::Layout, chain::start;
   if (!decode_chain_supports(c) || c.m < 1 || c.m > kChainMaxTokens) return cudaErrorInvalidValue;
   const bool small_groups = chain::groups_per_unit(c.o) == 4;
+  if (c.m == 1) return small_groups ? start<Layout<4, 1, true>>(c, stream) : start<Layout<1, 1, true>>(c, stream);
   if (c.m <= 8) return small_groups ? start<Layout<4, 1>>(c, stream) : start<Layout<1, 1>>(c, stream);
   return small_groups ? start<Layout<4, 2>>(c, stream) : start<Layout<1, 2>>(c, stream);
 }

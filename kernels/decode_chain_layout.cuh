@@ -141,9 +141,11 @@ __device__ __forceinline__ void wait_until_cleared() {
   asm volatile("bar.sync 1, %0;" ::"n"((kRowWarps + 1) * 32) : "memory");
 }
 
-/// kGroups: scales per row and unit of weights. kTokenTiles: of 8 tokens.
-template <int kGroups, int kTokenTiles_>
+/// kGroups: scales per row and unit of weights. kTokenTiles: of 8 tokens; kOneToken: there is one alone.
+template <int kGroups, int kTokenTiles_, bool kOneToken = false>
 struct Layout {
+  using Totals = GivenTotals<kOneToken>;
+  static constexpr int kMaxItems = kOneToken ? 1 : kTokenTiles_ * 4;  // pairs of tokens at most
   using Format = W4Format<kGroups, true>;
   static constexpr int kTokenTiles = kTokenTiles_, kSplit = 2;
   static constexpr int kMultipliers = kRowWarps * kSplit, kFirstStreamer = kMultipliers + kRowWarps;
@@ -152,7 +154,7 @@ struct Layout {
   static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
   static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
   static constexpr int kBarriers = 4 * kMaxStages + 2 * kRowWarps + 2 * kProducts, kBarrierBytes = 640;
-  static constexpr int kTotals = kGroups * GivenTotals::kStride;  // of a stage
+  static constexpr int kTotals = kGroups * kTotalsStride;  // of a stage
   static constexpr int kHeadBytes = kBarrierBytes + kMaxStages * kTotals * 4;
   static_assert(kBarriers * 8 <= kBarrierBytes && kHeadBytes % 128 == 0);
 
@@ -172,7 +174,7 @@ template <class L>
 struct Shared {
   std::uint32_t weights, tokens, totals_there, room, sums_there, sums_room, begun, complete;
   unsigned char* stages;
-  float* totals;  // [kMaxStages][kGroups][kStride]: sums of tokens over groups
+  float* totals;  // [kMaxStages][kGroups][kTotalsStride]: sums of tokens over groups
   float* sums;    // [kRowWarps][kSplit][m][kSumStride]
   int stage_bytes;
 

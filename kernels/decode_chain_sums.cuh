@@ -63,8 +63,8 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
       wait_parity(shared.weights + slot.index * 8, slot.parity);
       L::Format::template multiply<L::kTokenTiles, kRowWarps>(
           shared.stages + slot.index * shared.stage_bytes, row_warp, lane, offsets.of_tile, constants, acc,
-          GivenTotals{shared.totals_there + slot.index * 8, slot.parity,
-                      shared.totals + slot.index * L::kTotals + 2 * t});
+          typename L::Totals{shared.totals_there + slot.index * 8, slot.parity,
+                             shared.totals + slot.index * L::kTotals + 2 * t});
       __syncwarp();
       if (lane == 0) arrive(shared.room + slot.index * 8);
       slot.advance(L::kSplit, call.stages);
@@ -75,7 +75,7 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
 #pragma unroll
     for (int tt = 0; tt < L::kTokenTiles; ++tt)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < 4; i += 3 - L::Totals::kColumns) {
         const int token = tt * 8 + 2 * t + i % 2;
 #pragma unroll
         for (int rt = 0; rt < 4; ++rt) {
@@ -171,7 +171,7 @@ class SumFinisher {
   __device__ __forceinline__ void send(const Tile& tile) const {
     uint4* to = part(tile, static_cast<int>(blockIdx.x));
 #pragma unroll
-    for (int item = 0; item < L::kTokenTiles * 4; ++item) {
+    for (int item = 0; item < L::kMaxItems; ++item) {
       if (item >= call_.items() || tile.is_mine(item)) continue;
       const float4 v = own_sum(item);
       store_relaxed(to + item * kItemStride, make_uint4(__float_as_uint(v.x), flag_, __float_as_uint(v.y), flag_));

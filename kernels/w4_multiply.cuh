@@ -7,24 +7,29 @@
 
 namespace qwenbench::kernels {
 
+constexpr int kTotalsStride = 16;
+
 /// Sums of a stage's tokens over the columns of each group: the warp that multiplies computes them on its way. Where
 /// codes are tiny (w4_unpack_tiny) it multiplies the tokens by their factor too.
 struct OwnTotals {
   static constexpr bool kGiven = false;
+  static constexpr int kColumns = 2;
 };
-/// Another warp has: they are in shared memory when `barrier` is through. Tokens come with their factor.
+/// Another warp has: they are in shared memory when `barrier` is through. Tokens come with their factor. kOneToken:
+/// there is one alone, and sums of others are not brought to the end.
+template <bool kOneToken>
 struct GivenTotals {
   static constexpr bool kGiven = true;
+  static constexpr int kColumns = kOneToken ? 1 : 2;  // of the two that a lane has
   std::uint32_t barrier, parity;
-  const float* totals;  // [groups][kStride tokens], at this lane's first token
-  static constexpr int kStride = 16;
+  const float* totals;  // [groups][kTotalsStride tokens], at this lane's first token
 
   template <int kTokenTiles>
   __device__ __forceinline__ void load(int group, float (&sum_x)[kTokenTiles][4]) const {
     if (group == 0) wait_parity(barrier, parity);
 #pragma unroll
     for (int tt = 0; tt < kTokenTiles; ++tt) {
-      const float2 v = *reinterpret_cast<const float2*>(totals + group * kStride + tt * 8);
+      const float2 v = *reinterpret_cast<const float2*>(totals + group * kTotalsStride + tt * 8);
       sum_x[tt][0] = v.x, sum_x[tt][1] = v.y;
     }
   }
@@ -109,7 +114,7 @@ struct W4Format {
           for (int rt = 0; rt < 4; ++rt) {
             float sum[kTokenTiles][4] = {};
             add(w4_word(chunks, rt, 0), w4_word(chunks, rt, 1), tokens.b, sum);
-            scale(group, rt, sum, sum_x, acc[rt]);
+            scale<Totals::kColumns>(group, rt, sum, sum_x, acc[rt]);
           }
         } else {
           scale_weights<kTokenTiles>(group, chunks, tokens.b, constants, acc);
@@ -144,11 +149,12 @@ struct W4Format {
       if constexpr (Totals::kGiven)
         if (part == 0) totals.load(0, sum_x);
 #pragma unroll
-      for (int rt = 0; rt < kEach; ++rt) scale(group, part * kEach + rt, sum[rt], sum_x, acc[part * kEach + rt]);
+      for (int rt = 0; rt < kEach; ++rt)
+        scale<Totals::kColumns>(group, part * kEach + rt, sum[rt], sum_x, acc[part * kEach + rt]);
     }
   }
 
-  /// totals [kGroups][kStride] = the sums of a stage's tokens over each group's columns (see add_ones).
+  /// totals [kGroups][kTotalsStride] = the sums of a stage's tokens over each group's columns (see add_ones).
   template <int kTokenTiles>
   __device__ static __forceinline__ void add_tokens(const unsigned char* stage, const int (&token_offset)[kTokenTiles],
                                                     float* totals, int lane) {
@@ -162,7 +168,7 @@ struct W4Format {
 #pragma unroll
       for (int tt = 0; tt < kTokenTiles; ++tt) {
         if (lane < 4)
-          *reinterpret_cast<float2*>(totals + step % kGroups * GivenTotals::kStride + tt * 8 + 2 * lane) =
+          *reinterpret_cast<float2*>(totals + step % kGroups * kTotalsStride + tt * 8 + 2 * lane) =
               make_float2(sum_x[tt][0], sum_x[tt][1]);
 #pragma unroll
         for (float& sum : sum_x[tt]) sum = 0;
@@ -195,7 +201,7 @@ struct W4Format {
       }
     }
   }
-  template <int kTokenTiles>
+  template <int kColumns, int kTokenTiles>
   __device__ static __forceinline__ void scale(const W4Groups& group, int rt, const float (&sum)[kTokenTiles][4],
                                                const float (&sum_x)[kTokenTiles][4], float (&acc)[kTokenTiles][4]) {
     float zero[2], scale[2];
@@ -203,7 +209,7 @@ struct W4Format {
 #pragma unroll
     for (int tt = 0; tt < kTokenTiles; ++tt)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < 4; i += 3 - kColumns) {
         acc[tt][i] = fmaf(scale[i / 2], fmaf(-zero[i / 2], sum_x[tt][i % 2], sum[tt][i]), acc[tt][i]);
       }
   }
