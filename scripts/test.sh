@@ -23,7 +23,7 @@ stage() {  # stage NAME COMMAND...: shows the end of the log where the command f
   fi
 }
 
-build() { cmake --preset "$1" && cmake --build "build/$1"; }
+build() { cmake --preset "$1" && cmake --build "build/$1" --target all "${@:2}"; }
 
 run_tests() { ctest --preset "$1" -j "$(nproc)" --timeout 900 "${@:2}"; }
 
@@ -68,11 +68,11 @@ fuzz_corpus() {
 }
 
 stage setup scripts/setup.sh full
-stage build build cpu
+stage build build cpu benchmarks
 stage test run_tests cpu
 stage demo scripts/demo.sh --dry-run   # the one unity build
 if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
-  stage build-cuda build cuda
+  stage build-cuda build cuda benchmarks
   stage test-cuda run_tests cuda -LE slow
   grep -E 'Skipped' "$logs/test-cuda.log" | sort -u
 else

@@ -106,7 +106,7 @@ void load(RankContext& context, const model::WeightSource& source, const graph::
   for (const auto& op : program.ops) {
     const auto* linear = std::get_if<graph::Linear>(&op);
     if (!linear || products == 0) continue;
-    context.linears[linear->weight] = loader.load(context.plan.linears[linear->weight]);
+    context.linears[linear->weight] = loader.load(context.plan.linears[linear->weight], false);
     --products;
   }
   loader.finish();
