@@ -2,7 +2,7 @@
 // against the rate at which the same device reads memory: without attention, and with that over an FP8 cache before it.
 //   decode_chain_bench [layers, default 12] [ranks group tokens, default all of 1 2, 128 32, 1 2 8 16]
 // Weights are random and lie behind one another, so that a replay of the graph reads each once and the next replay
-// finds none of them in L2. Times are medians of graph replays, by events.
+// finds none of them in L2. Times are of graph replays, by events: median, (p90 - p10) / median, share.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -59,8 +59,12 @@ void release(const W4Weights& w) {
   cudaFree(const_cast<void*>(w.groups));
 }
 
-/// Median microseconds.
-double replay(const std::function<void(cudaStream_t)>& work, int replays) {
+struct Timing {
+  double us, spread;
+};
+
+/// Time of one replay of what `work` puts into the stream.
+Timing replay(const std::function<void(cudaStream_t)>& work, int replays) {
   cudaStream_t stream;
   CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   cudaGraph_t graph;
@@ -86,7 +90,8 @@ double replay(const std::function<void(cudaStream_t)>& work, int replays) {
   CHECK(cudaGraphDestroy(graph));
   CHECK(cudaStreamDestroy(stream));
   std::sort(us.begin(), us.end());
-  return us[us.size() / 2];
+  const double median = us[us.size() / 2];
+  return {median, (us[us.size() * 9 / 10] - us[us.size() / 10]) / median};
 }
 
 /// Attention of m sequences of `context` tokens over a cache of each layer's own.
@@ -199,7 +204,7 @@ int main(int argc, char** argv) {
   CHECK(cudaGetDeviceProperties(&properties, 0));
   double ceiling = 0;
   CHECK(measure_read_bandwidth(std::size_t{1} << 30, ceiling));
-  std::printf("%s, read %.0f GB/s; us a layer (share): without attention | with, by tokens of context\n",
+  std::printf("%s, read %.0f GB/s; us a layer, spread (share): without attention | with, by tokens of context\n",
               properties.name, ceiling * 1e-9);
   std::printf("%-6s %-6s %3s\n", "ranks", "group", "m");
   for (const int ranks : {1, 2})
@@ -209,7 +214,7 @@ int main(int argc, char** argv) {
       for (const int m : {1, 2, 8, 16}) {
         if (!wanted(4, m)) continue;
         const auto print = [&](const Context* context) {
-          const double us = replay(
+          const Timing time = replay(
               [&](cudaStream_t stream) {
                 for (std::size_t i = 0; i < model.layers.size(); ++i) {
                   DecodeChain c = model.layers[i];
@@ -220,7 +225,7 @@ int main(int argc, char** argv) {
               },
               20);
           const double bytes = model.bytes + (context ? context->bytes : 0);
-          std::printf(" %7.2f (%.3f)", us / layers, bytes / (us * 1e-6) / ceiling);
+          std::printf(" %7.2f %.3f (%.3f)", time.us / layers, time.spread, bytes / (time.us * 1e-6) / ceiling);
         };
         std::printf("%-6d %-6d %3d", ranks, group, m);
         print(nullptr);
