@@ -1,4 +1,4 @@
-// Device functions that the attention kernels share: asynchronous copies, matrix fragments, FP8 conversions.
+// Device functions that the attention kernels share: matrix fragments, FP8 conversions.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -6,6 +6,8 @@
 #include <cuda_fp8.h>
 
 #include <cstdint>
+
+#include "kernels/shared_copy.cuh"
 
 namespace qwenbench::kernels::device {
 
@@ -16,25 +18,6 @@ constexpr float kNoMaximum = -1e30f;
 /// A running maximum stays as it is until a score exceeds it by this much (log2), since any reference will do that
 /// keeps exp2(score - reference) in range: hardly any tile then rescales the sums.
 constexpr float kMaximumSlack = 8.0f;
-
-__device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
-
-/// Copies 16 bytes from global to shared memory, or writes 16 zero bytes where not valid.
-__device__ inline void copy16(unsigned to_shared, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from), "r"(valid ? 16 : 0)
-               : "memory");
-}
-/// By a policy of L2 (l2_policy.cuh).
-__device__ inline void copy16_by(unsigned to_shared, const void* from, bool valid, std::uint64_t policy) {
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;" ::"r"(to_shared), "l"(from),
-               "r"(valid ? 16 : 0), "l"(policy)
-               : "memory");
-}
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kPending>
-__device__ inline void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
 
 __device__ inline uint4 load_shared16(unsigned address) {
   uint4 v;

@@ -28,8 +28,8 @@ struct Bf16Format {
         const int row = min(row_block * 16 + h * 8 + lane / 4, shape.n - 1);
         const int c = unit * stream::kUnitK + step * kStepK + column(part, lane % 4);
         const bool inside = c < shape.k;
-        cp_async16(shared + (part * 2 + h) * 512, w.w + static_cast<std::size_t>(row) * shape.k + (inside ? c : 0),
-                   inside);
+        copy16_alone(shared + (part * 2 + h) * 512, w.w + static_cast<std::size_t>(row) * shape.k + (inside ? c : 0),
+                     inside);
       }
   }
 

@@ -47,9 +47,9 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   }
   // What comes next may start before this kernel ends, but not before the one in front of it has (launch.h). Its blocks
   // must not take the room that another rank's chain, which this one waits for, still needs.
-  wait_for_previous_kernel();
+  wait_for_previous();
   wait_until_cleared();
-  if (call.peers.ranks == 1 || call.peers.overlap_next) allow_next_kernel();
+  if (call.peers.ranks == 1 || call.peers.overlap_next) let_next_start();
 }
 
 /// A warp that brings tokens: the 8 from tile * 8 on of every stage, a product at a time. Until all of a product's
@@ -67,7 +67,7 @@ class TokenWarp {
         place_(shared.stage(0) + L::kWeightBytes + token_ * kTokenStride + piece_ * 16) {}
 
   __device__ __forceinline__ void run() {
-    wait_for_previous_kernel();
+    wait_for_previous();
     const long long set = (__ldcg(&call_.counters->launches) & 1u) * call_.inputs.set;
     for (int p = 0; p < call_.products; ++p) {
       const Work& work = call_.work[p];
@@ -128,7 +128,7 @@ class TokenWarp {
     const long long step = static_cast<long long>(k_) * kStep;
 #pragma unroll
     for (int i = 0; i < kCopies; ++i)
-      if (i * kStep < count_) cp_async16(to + i * kStep * kTokenStride, from + i * step, inside);
+      if (i * kStep < count_) copy16_alone(to + i * kStep * kTokenStride, from + i * step, inside);
   }
 
   /// Whether what a stage's copies brought was written before.
@@ -148,8 +148,8 @@ class TokenWarp {
     wait_parity(shared_.room + slot_.index * 8, slot_.parity ^ 1);
     copy(slot_, column);
     complete = is_complete(product);
-    cp_async_commit();
-    cp_async_wait<0>();
+    commit_copies();
+    wait_copies<0>();
     if (!__all_sync(0xffffffffu, column >= k_ || is_written(slot_))) return false;
     arrive(shared_.tokens + slot_.index * 8);
     slot_.advance(1, call_.stages);

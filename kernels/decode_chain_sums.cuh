@@ -102,7 +102,7 @@ class SumFinisher {
       : call_(call), shared_(shared), row_warp_(row_warp), finisher_{call} {}
 
   __device__ __forceinline__ void run() {
-    wait_for_previous_kernel();
+    wait_for_previous();
     const unsigned launch = __ldcg(&call_.counters->launches);
     finisher_.set = (launch & 1u) * call_.inputs.set;
     clear(call_.inputs.set - finisher_.set);

@@ -32,7 +32,7 @@ struct Fp8Format {
     for (int chunk = 0; chunk < 4; ++chunk) {
       // Rows past n are read from the last, and not stored.
       const int row = min(row_block * 32 + chunk * 8 + lane / 4, shape.n - 1);
-      cp_async16(shared + chunk * 512, w.codes + static_cast<std::size_t>(row) * shape.k + (inside ? c : 0), inside);
+      copy16_alone(shared + chunk * 512, w.codes + static_cast<std::size_t>(row) * shape.k + (inside ? c : 0), inside);
     }
   }
 

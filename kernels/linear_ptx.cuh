@@ -5,6 +5,9 @@
 
 #include <cstdint>
 
+#include "kernels/launch.h"
+#include "kernels/shared_copy.cuh"
+
 namespace qwenbench::kernels {
 
 /// c[16x8] += a[16x16] * b[16x8], bf16 with fp32 accumulation. Lane (g, t) = (lane / 4, lane % 4) holds
@@ -15,16 +18,6 @@ __device__ __forceinline__ void mma_bf16(float (&c)[4], const std::uint32_t (&a)
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-/// 16 bytes from global to shared memory, past L1; zeros where !valid (the source is then not read).
-__device__ __forceinline__ void cp_async16(std::uint32_t shared, const void* global, bool valid = true) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0));
-}
-__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kPending>
-__device__ __forceinline__ void cp_async_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
 /// Barriers in shared memory: `count` arrivals and the bytes expected complete a phase; a wait names its parity.
@@ -54,7 +47,7 @@ __device__ __forceinline__ void expect_bytes([[maybe_unused]] std::uint32_t barr
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 #endif
 }
-/// This lane's cp_async16() so far, when they are done, count as one arrival.
+/// This lane's copy16_alone() so far, when they are done, count as one arrival.
 __device__ __forceinline__ void arrive_after_copies(std::uint32_t barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
 }
@@ -101,7 +94,7 @@ __device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* glob
                                           [[maybe_unused]] std::uint32_t barrier, [[maybe_unused]] int lane,
                                           [[maybe_unused]] int lanes, [[maybe_unused]] std::uint64_t policy) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  for (int i = lane * 16; i < bytes; i += lanes * 16) cp_async16(shared + i, static_cast<const char*>(global) + i);
+  for (int i = lane * 16; i < bytes; i += lanes * 16) copy16_alone(shared + i, static_cast<const char*>(global) + i);
 #else
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
@@ -109,22 +102,6 @@ __device__ __forceinline__ void copy_bulk(std::uint32_t shared, const void* glob
       "l"(global), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 #endif
-}
-
-/// Programmatic dependent launch (sm_90): the next kernel of the stream may start / what this one reads is complete.
-__device__ __forceinline__ void allow_next_kernel() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void wait_for_previous_kernel() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
 /// 16 bytes of x; not through the read-only path, because a kernel that started early must not read stale data.

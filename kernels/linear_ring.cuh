@@ -192,8 +192,8 @@ __device__ __forceinline__ void produce(const typename Format::Weights& w, const
     for (int i = lane; i < shape.m * kPieces; i += 32) {
       const int token = i / kPieces, column = unit * kUnitK + i % kPieces * 8;
       const bool inside = column < shape.k;
-      cp_async16(stages + slot * stage_bytes + L::kWeightBytes + token * kTokenStride + i % kPieces * 16,
-                 x + static_cast<std::size_t>(token) * shape.k + (inside ? column : 0), inside);
+      copy16_alone(stages + slot * stage_bytes + L::kWeightBytes + token * kTokenStride + i % kPieces * 16,
+                   x + static_cast<std::size_t>(token) * shape.k + (inside ? column : 0), inside);
     }
     arrive_after_copies(full + slot * 8);
   };
@@ -203,7 +203,7 @@ __device__ __forceinline__ void produce(const typename Format::Weights& w, const
     copy_weights(tile, unit, i);
     if (++unit == shape.units) unit = 0, ++tile;
   }
-  wait_for_previous_kernel();
+  wait_for_previous();
   for (int i = 0, u = begin % shape.units; i < first; ++i) {
     copy_x(u, i);
     if (++u == shape.units) u = 0;
@@ -232,7 +232,7 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int begin = range_begin(shape.total, blockIdx.x, gridDim.x);
   const int end = range_begin(shape.total, blockIdx.x + 1, gridDim.x);
-  allow_next_kernel();
+  let_next_start();
   if (warp == L::kWarps) {
     if (lane == 0) {
       for (int i = 0; i < shape.stages; ++i)
@@ -246,7 +246,7 @@ __global__ void __launch_bounds__((kRowWarps * kSplit + 1) * 32, kResident)
     produce<Format, L>(w, x, shape, begin, end, full, empty, shared_address(stages));
     return;
   }
-  wait_for_previous_kernel();
+  wait_for_previous();
 
   const int row_warp = warp / kSplit, split = warp % kSplit;
   const int g = lane / 4, t = lane % 4;

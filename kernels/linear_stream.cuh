@@ -219,13 +219,13 @@ __global__ void __launch_bounds__(kThreads, Format::kCtasPerSm)
   unsigned char* ring = shared + warp * L::kSlots * Format::kUnitBytes;
   const int begin = range_begin(shape.total, blockIdx.x, gridDim.x);
   const int end = range_begin(shape.total, blockIdx.x + 1, gridDim.x);
-  allow_next_kernel();
+  let_next_start();
 
   // The cursor of the copies runs kSlots units before that of the products.
   Cursor<kSplit> fetch(begin + split, shape.units), at = fetch;
   const auto copy = [&](int step, unsigned char* unit) {
     if (fetch.at < end) Format::fetch(w, shape, fetch.tile * L::kRowWarps + row_warp, fetch.unit, step, unit, lane);
-    cp_async_commit();
+    commit_copies();
   };
 #pragma unroll
   for (int slot = 0; slot < L::kSlots; ++slot) {
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(kThreads, Format::kCtasPerSm)
     for (int step = 0; step < L::kSteps; ++step) copy(step, ring + slot * Format::kUnitBytes);
     fetch.advance(shape.units);
   }
-  wait_for_previous_kernel();
+  wait_for_previous();
 
   float acc[L::kRowTiles][kTokenTiles][4] = {};
   // x comes one step ahead where registers allow.
@@ -256,7 +256,7 @@ __global__ void __launch_bounds__(kThreads, Format::kCtasPerSm)
         } else {
           now.load(x, shape, column + step * Format::kStepK, lane);
         }
-        cp_async_wait<L::kSlots * L::kSteps - 1>();
+        wait_copies<L::kSlots * L::kSteps - 1>();
         __syncwarp();
         state.step(unit, step, lane, now.b, acc);
         __syncwarp();
