@@ -1,10 +1,12 @@
-// Instructions of sm_90a that the attention kernels are made of: barriers in shared memory, the copy engine, products
-// of a warpgroup (four warps). To be called in code compiled for sm_90a alone (has_warpgroup_products()).
+// Instructions of sm_90a that the attention kernels are made of: barriers of warps, the copy engine, products of a
+// warpgroup (four warps). To be called in code compiled for sm_90a alone (has_warpgroup_products()).
 #pragma once
 
 #include <cuda.h>
 
 #include <cstdint>
+
+#include "kernels/shared_barrier.cuh"
 
 namespace qwenbench::kernels::device {
 
@@ -15,28 +17,6 @@ namespace qwenbench::kernels::device {
 #define QWENBENCH_WARPGROUP_PRODUCTS 0
 #endif
 
-// ---- barriers ----
-
-/// `count` arrivals, and the bytes announced, complete a phase.
-__device__ inline void init_barrier(unsigned barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-/// Makes initialized barriers visible to the copy engine.
-__device__ inline void fence_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ inline void arrive(unsigned barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ inline void arrive_expecting(unsigned barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ inline void wait_barrier(unsigned barrier, unsigned parity) {
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "again%=: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again%=;\n}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
 /// Barriers 1 .. 15 of a thread block, of whole warps.
 __device__ inline void sync_threads(int barrier, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");

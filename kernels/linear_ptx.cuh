@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/launch.h"
+#include "kernels/shared_barrier.cuh"
 #include "kernels/shared_copy.cuh"
 
 namespace qwenbench::kernels {
@@ -20,10 +21,6 @@ __device__ __forceinline__ void mma_bf16(float (&c)[4], const std::uint32_t (&a)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// Barriers in shared memory: `count` arrivals and the bytes expected complete a phase; a wait names its parity.
-__device__ __forceinline__ void init_barrier(std::uint32_t barrier, int count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
 /// sm_90 copies whole runs by its copy engine, asked by one lane; before it the 32 lanes copy 16 bytes each.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 constexpr bool kCopyEngine = true;
@@ -33,41 +30,6 @@ constexpr bool kCopyEngine = false;
 constexpr int kWeightArrivals = 32;  // every lane after its copies
 #endif
 
-/// Makes initialized barriers visible to the copy engine.
-__device__ __forceinline__ void fence_barriers() {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void arrive(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void expect_bytes([[maybe_unused]] std::uint32_t barrier, [[maybe_unused]] int bytes) {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-#endif
-}
-/// This lane's copy16_alone() so far, when they are done, count as one arrival.
-__device__ __forceinline__ void arrive_after_copies(std::uint32_t barrier) {
-  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void wait_parity(std::uint32_t barrier, std::uint32_t parity) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "again%=: mbarrier.test_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again%=;\n}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-#else
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "again%=: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again%=;\n}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-#endif
-}
 __device__ __forceinline__ uint4 load_shared_words(std::uint32_t shared) {
   uint4 v;
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
@@ -75,18 +37,6 @@ __device__ __forceinline__ uint4 load_shared_words(std::uint32_t shared) {
                : "r"(shared)
                : "memory");
   return v;
-}
-/// Whether the phase of that parity is over; does not wait.
-__device__ __forceinline__ bool has_completed(std::uint32_t barrier, std::uint32_t parity) {
-  std::uint32_t done;
-  asm volatile(
-      "{\n.reg .pred done;\n"
-      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, done;\n}"
-      : "=r"(done)
-      : "r"(barrier), "r"(parity)
-      : "memory");
-  return done != 0;
 }
 /// bytes (a multiple of 16) from global to shared memory: by the copy engine, or by `lanes` lanes of the warp in turn.
 /// policy: of L2 (l2_policy.cuh), for the copy engine.

@@ -53,7 +53,7 @@ struct KvProducer {
   __device__ void copy(const Ring<kHeadDim>& ring, int tile_use, const CUtensorMap& map, int row, bool active) const {
     const int copies = __popc(__ballot_sync(kAllLanes, active));
     ring.wait_empty(tile_use);
-    if (lane() == 0) arrive_expecting(ring.full(tile_use), copies * wg.box_rows * 128);
+    if (lane() == 0) expect_bytes(ring.full(tile_use), copies * wg.box_rows * 128);
     __syncwarp();
     const int half = lane() % 2;
     const unsigned to = ring.slot(tile_use) + half * Tile::kHalfBytes + first_row() * 128;
@@ -246,8 +246,8 @@ cudaError_t map_rows(const Pass& pass, const __nv_bfloat16* data, int box_rows, 
 template <bool kCodes>
 cudaError_t start(const WgPass& wg, cudaStream_t stream) {
   const int items = query_tiles(wg.pass) * wg.pass.num_heads;
-  return launch_wgmma(prefill_attention_wgmma_kernel<kCodes>, items, kWgThreads,
-                      Rings::kBytes + 2 * sizeof(QueryInfo), stream, wg);
+  return launch_wgmma(prefill_attention_wgmma_kernel<kCodes>, items, kWgThreads, Rings::kBytes + 2 * sizeof(QueryInfo),
+                      stream, wg);
 }
 
 }  // namespace

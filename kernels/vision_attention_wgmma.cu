@@ -14,7 +14,7 @@ struct Picture {
   CUtensorMap qkv;  // [patches][q heads, k heads, v heads][head_dim]
   __nv_bfloat16* out;
   int patches, heads, head_dim;
-  float factor;  // log2 e / sqrt(head_dim)
+  float factor;      // log2 e / sqrt(head_dim)
   int items, tiles;  // 128 rows of one head each, the heads running fastest; 128 keys each
 };
 
@@ -27,7 +27,7 @@ struct Producer {
   __device__ void copy(const Ring<kDim>& ring, int use, int head, int row) const {
     using Tile = WgTile<kDim>;
     ring.wait_empty(use);
-    arrive_expecting(ring.full(use), Tile::kBytes);
+    expect_bytes(ring.full(use), Tile::kBytes);
     for (int half = 0; half < Tile::kHalves; ++half)
       copy_box(ring.slot(use) + half * Tile::kHalfBytes, picture.qkv, half * 64, head, row, ring.full(use));
   }
@@ -85,13 +85,15 @@ __device__ inline void consume(const Picture& picture, const WgRings<kDim>& ring
           if ((j + 1) * kWgKeys > picture.patches) rows.mask(j * kWgKeys, last);
         },
         [](unsigned) {});
-    store_rows(picture, item / picture.heads * kWgRows, item % picture.heads, rows, memory + (queries - rings.queries.slots));
+    store_rows(picture, item / picture.heads * kWgRows, item % picture.heads, rows,
+               memory + (queries - rings.queries.slots));
     rings.queries.release(use++);
   }
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kWgThreads, 1) vision_attention_wgmma_kernel(const __grid_constant__ Picture picture) {
+__global__ void __launch_bounds__(kWgThreads, 1)
+    vision_attention_wgmma_kernel(const __grid_constant__ Picture picture) {
 #if QWENBENCH_WARPGROUP_PRODUCTS
   extern __shared__ __align__(1024) char memory[];
   const WgRings<kDim> rings(shared_address(memory));
@@ -111,7 +113,8 @@ __global__ void __launch_bounds__(kWgThreads, 1) vision_attention_wgmma_kernel(c
 
 template <int kDim>
 cudaError_t start(const Picture& picture, cudaStream_t stream) {
-  return launch_wgmma(vision_attention_wgmma_kernel<kDim>, picture.items, kWgThreads, WgRings<kDim>::kBytes, stream, picture);
+  return launch_wgmma(vision_attention_wgmma_kernel<kDim>, picture.items, kWgThreads, WgRings<kDim>::kBytes, stream,
+                      picture);
 }
 
 }  // namespace
@@ -129,12 +132,9 @@ cudaError_t vision_attention_wgmma(const void* qkv, void* out, int patches, int 
                      ceil_div(patches, kWgRows) * heads,
                      ceil_div(patches, kWgKeys)};
   const auto dim = static_cast<std::uint64_t>(head_dim), all_heads = 3 * static_cast<std::uint64_t>(heads);
-  const cudaError_t error = make_tensor_map({qkv,
-                                             3,
-                                             {dim, all_heads, static_cast<std::uint64_t>(patches)},
-                                             {dim * 2, all_heads * dim * 2},
-                                             {64, 1, kWgKeys}},
-                                            picture.qkv);
+  const cudaError_t error = make_tensor_map(
+      {qkv, 3, {dim, all_heads, static_cast<std::uint64_t>(patches)}, {dim * 2, all_heads * dim * 2}, {64, 1, kWgKeys}},
+      picture.qkv);
   if (error != cudaSuccess) return error;
   if (head_dim <= 64) return start<64>(picture, stream);
   if (head_dim <= 72) return start<72>(picture, stream);

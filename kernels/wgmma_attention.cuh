@@ -40,8 +40,8 @@ struct Ring {
   __device__ unsigned slot(int use) const { return slots + use % kSlots * WgTile<kDim>::kBytes; }
   __device__ unsigned full(int use) const { return barriers + use % kSlots * 8; }
   __device__ unsigned empty(int use) const { return full(use) + 8 * kSlots; }
-  __device__ void wait_full(int use) const { wait_barrier(full(use), use / kSlots % 2); }
-  __device__ void wait_empty(int use) const { wait_barrier(empty(use), (use / kSlots + 1) % 2); }
+  __device__ void wait_full(int use) const { wait_parity(full(use), use / kSlots % 2); }
+  __device__ void wait_empty(int use) const { wait_parity(empty(use), (use / kSlots + 1) % 2); }
   /// All lanes of a consumer warp.
   __device__ void release(int use) const {
     __syncwarp();
