@@ -72,10 +72,11 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
     wait = at - end;
     wait_parity(shared.sums_room + row_warp * 8, sums_parity);
     sums_parity ^= 1;
+    constexpr int kStep = L::Totals::kColumns == 1 ? 2 : 1;  // one token alone: the first of a lane's two columns
 #pragma unroll
     for (int tt = 0; tt < L::kTokenTiles; ++tt)
 #pragma unroll
-      for (int i = 0; i < 4; i += 3 - L::Totals::kColumns) {
+      for (int i = 0; i < 4; i += kStep) {
         const int token = tt * 8 + 2 * t + i % 2;
 #pragma unroll
         for (int rt = 0; rt < 4; ++rt) {

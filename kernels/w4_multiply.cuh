@@ -209,7 +209,8 @@ struct W4Format {
 #pragma unroll
     for (int tt = 0; tt < kTokenTiles; ++tt)
 #pragma unroll
-      for (int i = 0; i < 4; i += 3 - kColumns) {
+      for (int i = 0; i < 4; ++i) {
+        if (i % 2 >= kColumns) continue;
         acc[tt][i] = fmaf(scale[i / 2], fmaf(-zero[i / 2], sum_x[tt][i % 2], sum[tt][i]), acc[tt][i]);
       }
   }
