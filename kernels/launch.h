@@ -22,7 +22,8 @@ __device__ __forceinline__ void wait_for_previous() {
 
 /// The next kernel's blocks may start (they wait for the end of this one before they read). To be called after
 /// wait_for_previous(): earlier, kernel after kernel would move in behind this one and take the room of its blocks
-/// (measured on H200: a decode step of Qwen3-VL-32B's layers took a third longer).
+/// (measured on H200: a decode step of Qwen3-VL-32B's layers took a third longer). The linear kernels call it at once:
+/// unless a caller asks for more (w4_linear.h: programmatic), they do not begin before what is in front has ended.
 __device__ __forceinline__ void let_next_start() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

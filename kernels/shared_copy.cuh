@@ -20,7 +20,7 @@ __device__ __forceinline__ void copy16_by(std::uint32_t to, const void* from, bo
                "r"(valid ? 16 : 0), "l"(policy)
                : "memory");
 }
-/// Of L2 what is asked for alone: what other thread blocks write meanwhile.
+/// L2 fetches no more than is asked for.
 __device__ __forceinline__ void copy16_alone(std::uint32_t to, const void* from, bool valid = true) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0));
 }

@@ -96,22 +96,17 @@ DecodeChains::DecodeChains(const RankContext& context) {
   for (Chain& chain : chains_) chain.kernel.workspace = workspace_.get();
 }
 
-const DecodeChains::Chain* DecodeChains::at(std::size_t op) const {
+const DecodeChains::Chain* DecodeChains::chain_at(std::size_t op, const Buffers& buffers) const {
   const auto chain = std::lower_bound(chains_.begin(), chains_.end(), op,
                                       [](const Chain& c, std::size_t first) { return c.first < first; });
-  return chain == chains_.end() || chain->first != op ? nullptr : &*chain;
-}
-
-bool DecodeChains::runs(std::size_t op, const Buffers& buffers) const {
-  const Chain* chain = at(op);
-  if (!chain) return false;
+  if (chain == chains_.end() || chain->first != op) return nullptr;
   const int rows = buffers.rows(chain->o->out);
-  return rows >= 1 && rows <= kernels::kChainMaxTokens;
+  return rows >= 1 && rows <= kernels::kChainMaxTokens ? &*chain : nullptr;
 }
 
 std::size_t DecodeChains::run(std::size_t op, RankContext& context, Buffers& buffers) {
-  if (!runs(op, buffers)) return 0;
-  const Chain* chain = at(op);
+  const Chain* chain = chain_at(op, buffers);
+  if (!chain) return 0;
   const int rows = buffers.rows(chain->o->out);
   kernels::DecodeChain kernel = chain->kernel;
   kernel.m = rows;

@@ -24,7 +24,7 @@ class DecodeChains {
   std::size_t run(std::size_t op, RankContext& context, Buffers& buffers);
   /// Whether run() runs a chain there. Its input, which the attention in front of it leaves, is then to be multiplied
   /// by kernels::kChainInputFactor.
-  bool runs(std::size_t op, const Buffers& buffers) const;
+  bool runs(std::size_t op, const Buffers& buffers) const { return chain_at(op, buffers) != nullptr; }
 
  private:
   /// The operations of a chain, one after another.
@@ -36,7 +36,7 @@ class DecodeChains {
   };
   static std::optional<Chain> match(const std::vector<graph::Op>& ops, std::size_t first);
   static bool complete(const RankContext& context, Chain& chain);
-  const Chain* at(std::size_t op) const;
+  const Chain* chain_at(std::size_t op, const Buffers& buffers) const;  // nullptr where run() runs none
 
   std::vector<Chain> chains_;  // in the order of the program
   DeviceArray<std::byte> workspace_;
