@@ -14,7 +14,9 @@ constexpr int kLookAhead = 32;     // tiles whose place in the cache is looked u
 constexpr int kNewest = 32;        // flag of a tile that holds a sequence's newest token
 constexpr int kShortSlice = 24;    // tiles: a longer one is worth another thread block
 constexpr int kLongContext = 128;  // tiles of a layer: 64 layers with more of FP8 would fill most of L2
-constexpr int kMinTiles = 8;       // of a thread block that shares an item: fewer are not worth another part to combine
+constexpr int kWholeItem =
+    128;                      // tiles: two or three blocks do not share an item of fewer; combining parts takes longer
+constexpr int kMinTiles = 8;  // of a thread block that shares an item: fewer are not worth another part to combine
 
 /// Sizes of a launch that host and device agree on.
 struct Shape {
@@ -29,18 +31,20 @@ struct Sequences {
   int* length;        // [num_seqs] 0: not computed here
   int* first_row;     // [num_seqs]
   int* active;        // number of sequences that have any tiles
+  int* longest;       // tiles of one KV head of a sequence at most
 
-  static constexpr int bytes(int num_seqs) { return (3 * num_seqs + 2) * static_cast<int>(sizeof(int)); }
+  static constexpr int bytes(int num_seqs) { return (3 * num_seqs + 3) * static_cast<int>(sizeof(int)); }
   __device__ Sequences(char* shared, int num_seqs)
       : tiles_before(reinterpret_cast<int*>(shared)),
         length(tiles_before + num_seqs + 1),
         first_row(length + num_seqs),
-        active(first_row + num_seqs) {}
+        active(first_row + num_seqs),
+        longest(active + 1) {}
 
   /// Called by the first warp.
   __device__ void load(const PagedBatch& batch) {
     const int lane = static_cast<int>(threadIdx.x);
-    int before = 0, count = 0;
+    int before = 0, count = 0, most = 0;
     for (int first = 0; first < batch.num_seqs; first += 32) {
       const int s = first + lane;
       int sum = 0;
@@ -51,6 +55,7 @@ struct Sequences {
         sum = rows == 1 ? (tokens + kTileTokens - 1) / kTileTokens : 0;
       }
       count += __popc(__ballot_sync(kAllLanes, sum > 0));
+      most = max(most, __reduce_max_sync(kAllLanes, sum));
 #pragma unroll
       for (int step = 1; step < 32; step *= 2) {
         const int other = __shfl_up_sync(kAllLanes, sum, step);
@@ -62,6 +67,7 @@ struct Sequences {
     if (lane == 0) {
       tiles_before[0] = 0;
       *active = count;
+      *longest = most;
     }
   }
 };
@@ -75,15 +81,19 @@ struct Slices {
 };
 
 /// Slices for a grid. Where hardly any block is lost by it, or slices stay short, every item begins with a block's
-/// slice.
+/// slice (of sequences of one length), and is one where few blocks would share it and it is not long.
 __device__ inline Slices make_slices(const Sequences& sequences, int num_seqs, int kv_heads, int grid) {
   Slices slices;
   slices.total = sequences.tiles_before[num_seqs] * kv_heads;
   const int items = *sequences.active * kv_heads;
   slices.blocks = min(grid, max(slices.total / kMinTiles, max(items, 1)));
   if (items > 0 && items <= slices.blocks) {
-    const int whole = slices.blocks / items * items;
-    if (16 * whole >= 15 * slices.blocks || slices.total <= whole * kShortSlice) slices.blocks = whole;
+    const int share = slices.blocks / items, whole = share * items;
+    const bool even = 8 * *sequences.longest * items <= 9 * slices.total;
+    if (share < 4 && even && *sequences.longest <= kWholeItem)
+      slices.blocks = items;
+    else if (16 * whole >= 15 * slices.blocks || slices.total <= whole * kShortSlice)
+      slices.blocks = whole;
   }
   return slices;
 }
