@@ -1,7 +1,7 @@
 // A thread block a multiprocessor. One warp streams its share of all products' weights through a ring in shared memory,
 // as far ahead as there is room; one for each 8 tokens brings the tokens' columns of each stage, as soon as the product
 // before has written them (Inputs); one adds them up for the zero points; four warps a stage multiply
-// (w4_multiply.cuh), kSplit sets of them in turn; four finish sums.
+// (w4_multiply.cuh), kSplit sets of them in turn; four or eight finish sums.
 //
 // Columns of a tile may be spread over thread blocks, which share the work of adding up their parts, in a fixed order,
 // and of using the sum at once (SumFinisher). A product's input is complete when all row blocks of the product before
@@ -11,7 +11,9 @@
 
 #include "kernels/decode_chain_stream.cuh"
 #include "kernels/decode_chain_sums.cuh"
+#include "kernels/hopper.cuh"
 #include "kernels/launch.h"
+#include "kernels/wgmma_launch.h"
 
 namespace qwenbench::kernels {
 namespace chain {
@@ -33,29 +35,35 @@ __device__ __forceinline__ void leave(const Call& call) {
 
 template <class L>
 __global__ void __launch_bounds__(L::kThreads, 1) decode_chain_kernel(const __grid_constant__ Call call) {
-  extern __shared__ __align__(128) unsigned char memory[];
-  const Shared<L> shared(memory, call);
-  const int warp = threadIdx.x / 32;
-  if (threadIdx.x == 0) shared.init_barriers(call.stages);
-  __syncthreads();
-  if (warp < L::kMultipliers)
-    multiply_stages(call, shared);
-  else if (warp < L::kFirstStreamer)
-    SumFinisher<L>(call, shared, warp - L::kMultipliers).run();
-  else if (warp == L::kAdder)
-    add_tokens(call, shared);
-  else if (warp < L::kAdder)
-    TokenWarp<L>(call, shared, warp - L::kFirstStreamer).run();
-  else
-    bring_weights(call, shared);
-  leave(call);
+  if constexpr (!L::kShiftsRegisters || QWENBENCH_WARPGROUP_PRODUCTS) {
+    extern __shared__ __align__(128) unsigned char memory[];
+    const Shared<L> shared(memory, call);
+    const int warp = threadIdx.x / 32;
+    if (threadIdx.x == 0) shared.init_barriers(call.stages);
+    __syncthreads();
+    if (warp < L::kMultipliers) {
+      if constexpr (L::kShiftsRegisters) device::take_registers<L::kMultiplierRegisters>();
+      multiply_stages(call, shared);
+    } else if (warp < L::kFirstStreamer) {
+      SumFinisher<L>(call, shared, warp - L::kMultipliers).run();
+    } else {
+      if constexpr (L::kShiftsRegisters) device::give_registers<L::kStreamerRegisters>();
+      if (warp == L::kAdder)
+        add_tokens(call, shared);
+      else if (warp < L::kAdder)
+        TokenWarp<L>(call, shared, warp - L::kFirstStreamer).run();
+      else
+        bring_weights(call, shared);
+    }
+    leave(call);
+  }
 }
 
 // ---- the host's side ----
 
 int groups_per_unit(const W4Weights& w) { return w.group_size < kUnitK ? 4 : 1; }
 
-Work work_of(const W4Weights& w, const __nv_bfloat16* x, int grid) {
+Work work_of(const W4Weights& w, const __nv_bfloat16* x, int grid, int slice_rows) {
   Work work{};
   if (w.n == 0) return work;
   work.codes = static_cast<const unsigned char*>(w.codes);
@@ -63,7 +71,8 @@ Work work_of(const W4Weights& w, const __nv_bfloat16* x, int grid) {
   work.x = x;
   work.n = w.n;
   work.k = w.k;
-  work.row_blocks = (w.n + 63) / 64;
+  work.row_blocks = (w.n + kW4RowBlock - 1) / kW4RowBlock;
+  work.slices = (w.n + slice_rows - 1) / slice_rows;
   work.units = (w.k + kUnitK - 1) / kUnitK;
   const int tiles = (w.n + kTileRows - 1) / kTileRows;
   work.whole = tiles / grid;
@@ -78,17 +87,20 @@ struct Workspace {
   explicit Workspace(const DecodeChain& c) {
     const auto aligned = [](std::size_t n) { return (n + 255) / 256 * 256; };
     squares = aligned(sizeof(Counters));
-    inputs = squares + aligned(sizeof(float) * 2 * ((c.down.n + 63) / 64) * kTokens);
+    constexpr int kSmallestSlice = 32;
+    inputs = squares + aligned(sizeof(float) * 2 * ((c.down.n + kSmallestSlice - 1) / kSmallestSlice) * kTokens);
     parts = inputs + aligned(sizeof(__nv_bfloat16) * 2 * Inputs::elements(c.down.n, c.down.k));
-    bytes = parts + sizeof(uint4) * 2 * kPlaces * kRowWarps * kTokens * 32;
+    bytes = parts + 2 * kPlaces * kTileRows * kTokens * 2 * sizeof(float);
   }
 };
 
+template <class L>
 Call call_of(const DecodeChain& c, int grid) {
   const Workspace at(c);
   auto* workspace = static_cast<unsigned char*>(c.workspace);
   Call call{};
   call.m = c.m;
+  call.items = (c.m + L::kItemTokens - 1) / L::kItemTokens;
   call.hidden = c.down.n;
   call.intermediate = c.down.k;
   call.norm[0] = c.middle;
@@ -104,10 +116,10 @@ Call call_of(const DecodeChain& c, int grid) {
   call.parts = reinterpret_cast<uint4*>(workspace + at.parts);
   call.peers = c.peers;
   call.products = c.qkv.n > 0 ? kProducts : kProducts - 1;
-  call.work[kO] = work_of(c.o, c.attended, grid);
-  call.work[kGateUp] = work_of(c.gate_up, call.inputs.scaled[0], grid);
-  call.work[kDown] = work_of(c.down, call.inputs.mlp, grid);
-  call.work[kQkv] = work_of(c.qkv, call.inputs.scaled[1], grid);
+  call.work[kO] = work_of(c.o, c.attended, grid, L::kSliceRows);
+  call.work[kGateUp] = work_of(c.gate_up, call.inputs.scaled[0], grid, L::kSliceRows);
+  call.work[kDown] = work_of(c.down, call.inputs.mlp, grid, L::kSliceRows);
+  call.work[kQkv] = work_of(c.qkv, call.inputs.scaled[1], grid, L::kSliceRows);
   return call;
 }
 
@@ -122,7 +134,7 @@ cudaError_t start(const DecodeChain& c, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   // All thread blocks must be there at the same time: one a multiprocessor.
   const int grid = std::min(multiprocessors, kMaxGrid);
-  Call call = call_of(c, grid);
+  Call call = call_of<L>(c, grid);
   call.stages = L::stages(c.m, budget);
   if (call.stages < 2) return cudaErrorInvalidConfiguration;
   call.in_flight = std::min(kInFlight, call.stages - 1);
@@ -157,6 +169,9 @@ cudaError_t decode_chain(const DecodeChain& c, cudaStream_t stream) {
   const bool small_groups = chain::groups_per_unit(c.o) == 4;
   if (c.m == 1) return small_groups ? start<Layout<4, 1, true>>(c, stream) : start<Layout<1, 1, true>>(c, stream);
   if (c.m <= 8) return small_groups ? start<Layout<4, 1>>(c, stream) : start<Layout<1, 1>>(c, stream);
+  using Wide = Layout<1, 2, false, 32>;
+  if ((c.thread_limit == 0 || c.thread_limit >= Wide::kThreads) && has_wgmma_code(chain::decode_chain_kernel<Wide>))
+    return small_groups ? start<Layout<4, 2, false, 32>>(c, stream) : start<Wide>(c, stream);
   return small_groups ? start<Layout<4, 2>>(c, stream) : start<Layout<1, 2>>(c, stream);
 }
 

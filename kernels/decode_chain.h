@@ -37,9 +37,10 @@ struct DecodeChain {
   // [m, qkv.n]; a word (two values) is 0 from the time that the next kernel may start until it is written, and 0 is
   // written as -0, so that the next kernel can look at what is there already.
   __nv_bfloat16* qkv_out = nullptr;
-  int m = 0;                                // 1 .. kChainMaxTokens
-  void* workspace = nullptr;                // decode_chain_workspace_bytes(), zeroed once; a model's chains share it
-  PeerExchange peers;                       // between ranks; one rank: left as it is
+  int m = 0;                  // 1 .. kChainMaxTokens
+  void* workspace = nullptr;  // decode_chain_workspace_bytes(), zeroed once; a model's chains share it
+  PeerExchange peers;         // between ranks; one rank: left as it is
+  int thread_limit = 0;       // of a thread block; 0: as many as the device has registers for
 };
 
 std::size_t decode_chain_workspace_bytes(const DecodeChain& chain);

@@ -51,10 +51,11 @@ __device__ __forceinline__ float4 operator*(float4 a, float b) {
 
 // ---- what becomes of a row block's sums ----
 
-/// What a warp does with the sums of 64 rows, two items at once. An item is a pair of tokens, in lane l quad l % 16
-/// (rows 4 * quad ...) of the (l / 16)-th of them.
+/// What a warp does with the sums of a slice, two items at once. Lane l has quad l % L::kQuads (rows
+/// 4 * quad ...) of the (l / L::kQuads)-th token of an item.
+template <class L>
 struct Finisher {
-  static constexpr int kItems = 2;
+  static constexpr int kItems = 2, kQuads = L::kQuads;
   const Call& call;
   float factor = 0;         // lane t: of token t, of the norm that the product's input still lacks
   int first = 0, step = 1;  // items first and first + step, where they exist
@@ -62,41 +63,51 @@ struct Finisher {
   uint2 weight;       // of the norm that follows
   long long set = 0;  // of inputs, of this launch: elements
 
-  __device__ static int token(int of_item) { return 2 * of_item + static_cast<int>(threadIdx.x) % 32 / 16; }
-  __device__ static int quad() { return threadIdx.x % 16; }
+  __device__ static int token(int of_item) {
+    return L::kItemTokens * of_item + static_cast<int>(threadIdx.x) % 32 / kQuads;
+  }
+  __device__ static int quad() { return threadIdx.x % kQuads; }
+  __device__ int hidden_slices() const { return (call.hidden + L::kSliceRows - 1) / L::kSliceRows; }
   __device__ int item(int i) const { return first + i * step; }
-  __device__ bool finishes(int i) const { return 2 * item(i) < call.m; }
+  __device__ bool finishes(int i) const { return L::kItemTokens * item(i) < call.m; }
   __device__ int my_token(int i) const { return token(item(i)); }
   __device__ bool active(int i) const { return my_token(i) < call.m; }
 
-  /// Factors of norm `which` of the residual, from the sums of squares of its parts.
-  __device__ void load_factors(int which) {
-    const int lane = threadIdx.x % 32, blocks = (call.hidden + 63) / 64;
-    const float* squares = call.squares + static_cast<long long>(which) * kTokens * blocks;
-    int log2 = 0;  // of the lanes that share a row block: a power of two from m on
+  /// Factors of norm `which` of the residual, from the sums of squares of its parts: each finishing warp adds up those
+  /// of every L::kSlices-th slice. shared: [2][L::kSlices][kTokens].
+  __device__ void load_factors(int which, float* shared, int warp) {
+    const int lane = threadIdx.x % 32, slices = hidden_slices();
+    const float* squares = call.squares + static_cast<long long>(which) * kTokens * slices;
+    int log2 = 0;  // of the lanes that share a slice: a power of two from m on
     while ((1 << log2) < call.m) ++log2;
-    const int one = min(lane & ((1 << log2) - 1), call.m - 1), parts = 32 >> log2;
-    constexpr int kAtOnce = 20;
+    const int one = min(lane & ((1 << log2) - 1), call.m - 1), step = (32 >> log2) * L::kSlices;
+    constexpr int kAtOnce = 10;
     float sum = 0;
 #pragma unroll 1
-    for (int first = lane >> log2; first < blocks; first += kAtOnce * parts) {
+    for (int first = (lane >> log2) * L::kSlices + warp; first < slices; first += kAtOnce * step) {
       float square[kAtOnce];
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        const int block = first + i * parts;
-        square[i] = block < blocks ? __ldcg(squares + block * call.m + one) : 0.0f;
+        const int slice = first + i * step;
+        square[i] = slice < slices ? __ldcg(squares + slice * call.m + one) : 0.0f;
       }
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) sum += square[i];
     }
-    for (int step = 1 << log2; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    for (int other = 1 << log2; other < 32; other *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, other);
+    float* parts = shared + which * L::kSlices * kTokens;
+    if (lane < call.m) parts[warp * kTokens + lane] = sum;
+    sync_finishers<L::kSlices>();
+    sum = 0;
+#pragma unroll
+    for (int w = 0; w < L::kSlices; ++w) sum += parts[w * kTokens + min(lane, call.m - 1)];
     factor = rsqrtf(sum / static_cast<float>(call.hidden) + call.norm[which].eps);
   }
   __device__ float factor_of(int item) const { return __shfl_sync(0xffffffffu, factor, my_token(item) % 32); }
 
   /// Asks for what finish() will need; the sums may be collected meanwhile.
-  __device__ __forceinline__ void prefetch(int product, int row_block) {
-    const int row = row_block * 64 + quad() * 4;
+  __device__ __forceinline__ void prefetch(int product, int slice) {
+    const int row = slice * L::kSliceRows + quad() * 4;
     if ((product != kO && product != kDown) || row >= call.hidden) return;
     weight = *reinterpret_cast<const uint2*>(call.norm[product == kO ? 0 : 1].weight + row);
 #pragma unroll
@@ -108,14 +119,14 @@ struct Finisher {
   }
 
   /// residual += sum over ranks; what the next product reads, and the squares for its norm.
-  __device__ __forceinline__ void add_to_residual(float4 (&sum)[kItems], int product, int row_block) const {
-    const int row = row_block * 64 + quad() * 4;
+  __device__ __forceinline__ void add_to_residual(float4 (&sum)[kItems], int product, int slice) const {
+    const int row = slice * L::kSliceRows + quad() * 4;
     const bool inside = row < call.hidden;
-    if (call.peers.ranks > 1) sum_over_ranks(sum, product, row_block, inside);
-    const int which = product == kO ? 0 : 1, blocks = (call.hidden + 63) / 64;
+    if (call.peers.ranks > 1) sum_over_ranks(sum, product, slice, inside);
+    const int which = product == kO ? 0 : 1;
     const float4 w = chain::as_floats(weight) * kChainInputFactor;
     __nv_bfloat16* scaled = call.inputs.scaled[which] + set;
-    float* squares = call.squares + static_cast<long long>(which) * kTokens * blocks + row_block * call.m;
+    float* squares = call.squares + (static_cast<long long>(which) * kTokens * hidden_slices() + slice * call.m);
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
       if (!finishes(item)) continue;
@@ -129,16 +140,16 @@ struct Finisher {
         square = v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
       }
 #pragma unroll
-      for (int step = 8; step > 0; step /= 2) square += __shfl_xor_sync(0xffffffffu, square, step);
+      for (int step = kQuads / 2; step > 0; step /= 2) square += __shfl_xor_sync(0xffffffffu, square, step);
       if (quad() == 0 && active(item)) squares[my_token(item)] = square;
     }
   }
 
-  __device__ void sum_over_ranks(float4 (&sum)[kItems], int product, int row_block, bool inside) const {
+  __device__ void sum_over_ranks(float4 (&sum)[kItems], int product, int slice, bool inside) const {
     const PeerExchange& x = call.peers;
     const Collective collective(x, product == kO ? 0 : 1);
     const auto place = [&](int item) {
-      return (static_cast<long long>(row_block) * call.m + my_token(item)) * 16 + quad();
+      return (static_cast<long long>(slice) * call.m + my_token(item)) * kQuads + quad();
     };
     uint2 own[kItems];
 #pragma unroll
@@ -146,7 +157,7 @@ struct Finisher {
       own[item] = bf16_bits(sum[item]);
       if (inside && active(item)) send_quad(x, collective, place(item), own[item]);
     }
-    const bool watch = row_block == 0 && threadIdx.x % 32 == 0 && first == 0;
+    const bool watch = slice == 0 && threadIdx.x % 32 == 0 && first == 0;
     const unsigned long long since = watch ? global_time_ns() : 0;
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
@@ -161,9 +172,9 @@ struct Finisher {
     if (watch) atomicAdd(&x.state->nanoseconds, global_time_ns() - since);
   }
 
-  /// Rows of a block are 16 of gate, the same 16 of up, and so on.
-  __device__ void swiglu(const float4 (&sum)[kItems], int row_block) const {
-    const int column = row_block * 32 + quad() / 8 * 16 + quad() % 4 * 4;
+  /// Rows of a slice are 16 of gate, the same 16 of up, and so on.
+  __device__ void swiglu(const float4 (&sum)[kItems], int slice) const {
+    const int column = slice * (L::kSliceRows / 2) + quad() / 8 * 16 + quad() % 4 * 4;
     const bool is_gate = quad() % 8 < 4;
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
@@ -180,8 +191,8 @@ struct Finisher {
   }
   __device__ static float silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-  __device__ void store_qkv(const float4 (&sum)[kItems], int row_block) const {
-    const int row = row_block * 64 + quad() * 4, n = call.work[kQkv].n;
+  __device__ void store_qkv(const float4 (&sum)[kItems], int slice) const {
+    const int row = slice * L::kSliceRows + quad() * 4, n = call.work[kQkv].n;
 #pragma unroll
     for (int item = 0; item < kItems; ++item) {
       const float4 v = sum[item] * factor_of(item);
@@ -190,13 +201,13 @@ struct Finisher {
     }
   }
 
-  __device__ void finish(float4 (&sum)[kItems], int product, int row_block) const {
+  __device__ void finish(float4 (&sum)[kItems], int product, int slice) const {
     if (product == kGateUp)
-      swiglu(sum, row_block);
+      swiglu(sum, slice);
     else if (product == kQkv)
-      store_qkv(sum, row_block);
+      store_qkv(sum, slice);
     else
-      add_to_residual(sum, product, row_block);
+      add_to_residual(sum, product, slice);
   }
 };
 

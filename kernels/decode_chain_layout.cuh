@@ -14,7 +14,7 @@ constexpr int kProducts = 4;
 enum Product { kO = 0, kGateUp = 1, kDown = 2, kQkv = 3 };
 
 constexpr int kUnitK = 128;
-constexpr int kRowWarps = 4, kTileRows = 64 * kRowWarps;
+constexpr int kTileBlocks = 4, kTileRows = kTileBlocks * kW4RowBlock;
 constexpr int kTokenStride = kUnitK * 2 + 64;  // bytes; 64 more so that two tokens' 64 bytes fall into distinct banks
 constexpr int kMaxStages = 16;
 constexpr int kMaxGrid = 256, kPlaces = kMaxGrid + 8;  // thread blocks; what may be read behind them
@@ -28,9 +28,11 @@ struct Work {
   const unsigned char* codes;
   const unsigned char* groups;
   const __nv_bfloat16* x;  // [m, k]
-  int n, k, row_blocks, units;
-  int shared;  // units of the first tiles, which are shared
-  int blocks;  // the first thread blocks, which share them
+  int n, k, units;
+  int row_blocks;  // of 64
+  int slices;      // of Layout::kSliceRows
+  int shared;      // units of the first tiles, which are shared
+  int blocks;      // the first thread blocks, which share them
   int whole;
 
   /// The first shared unit of a thread block.
@@ -64,7 +66,7 @@ struct Work {
 
 /// In the workspace; the first two are zero between kernels.
 struct Counters {
-  unsigned done[kProducts];  // pairs of tokens of row blocks that are finished
+  unsigned done[kProducts];  // items of slices that are finished
   unsigned left;             // thread blocks that have left
   unsigned launches;         // so far
   unsigned last_m;           // tokens of the last launch
@@ -90,18 +92,17 @@ struct Call {
   Work work[kProducts];
   int products;  // kProducts, or one less at the model's end
   int m, hidden, intermediate;
+  int items;                       // of a slice (Layout)
   int stages;                      // of the ring
   int in_flight, in_flight_early;  // stages under way at most: of a product at work, of one that waits for its tokens
   ChainNorm norm[2];
   float* residual;
   Inputs inputs;
   __nv_bfloat16* qkv_out;
-  float* squares;  // [2][row blocks of hidden][m]: sums of squares of the residual
-  uint4* parts;    // [2][kPlaces][kRowWarps][pairs of tokens][2][32]: see SumFinisher
+  float* squares;  // [2][slices of hidden][m]: sums of squares of the residual
+  uint4* parts;    // [2][kPlaces][slices of a tile][items][2][32]: see SumFinisher
   Counters* counters;
   PeerExchange peers;
-
-  __device__ int items() const { return (m + 1) / 2; }  // pairs of tokens
 };
 
 __device__ __forceinline__ unsigned load_acquire(const unsigned* from) {
@@ -134,32 +135,51 @@ __device__ __forceinline__ uint4 load_relaxed(const uint4* from) {
 }
 
 /// The finishers have cleared what the next kernel looks at before this one ends; whoever lets it start waits for that.
+template <int kFinishers>
 __device__ __forceinline__ void say_cleared() {
-  asm volatile("bar.arrive 1, %0;" ::"n"((kRowWarps + 1) * 32) : "memory");
+  asm volatile("bar.arrive 1, %0;" ::"n"((kFinishers + 1) * 32) : "memory");
 }
+template <int kFinishers>
 __device__ __forceinline__ void wait_until_cleared() {
-  asm volatile("bar.sync 1, %0;" ::"n"((kRowWarps + 1) * 32) : "memory");
+  asm volatile("bar.sync 1, %0;" ::"n"((kFinishers + 1) * 32) : "memory");
+}
+template <int kFinishers>
+__device__ __forceinline__ void sync_finishers() {
+  asm volatile("bar.sync 2, %0;" ::"n"(kFinishers * 32) : "memory");
 }
 
-/// kGroups: scales per row and unit of weights. kTokenTiles: of 8 tokens; kOneToken: there is one alone.
-template <int kGroups, int kTokenTiles_, bool kOneToken = false>
+/// kGroups: scales per row and unit of weights. kTokenTiles: of 8 tokens; kOneToken: there is one alone. kSliceRows: of
+/// a tile's rows, what one warp finishes. Smaller slices are more warps, which share out fewer registers than all of
+/// them ask for: sm_90a alone can give those that multiply more of them.
+template <int kGroups, int kTokenTiles_, bool kOneToken = false, int kSliceRows_ = 64>
 struct Layout {
   using Totals = GivenTotals<kOneToken>;
-  static constexpr int kMaxItems = kOneToken ? 1 : kTokenTiles_ * 4;  // pairs of tokens at most
   using Format = W4Format<kGroups, true>;
   static constexpr int kTokenTiles = kTokenTiles_, kSplit = 2;
-  static constexpr int kMultipliers = kRowWarps * kSplit, kFirstStreamer = kMultipliers + kRowWarps;
+  static constexpr int kSliceRows = kSliceRows_, kSlices = kTileRows / kSliceRows;
+  // An item: some tokens of a slice, one for as many lanes as there are quads of rows.
+  static constexpr int kQuads = kSliceRows / 4, kItemTokens = 32 / kQuads;
+  static constexpr int kMaxItems = kOneToken ? 1 : kTokenTiles * 8 / kItemTokens;
+  static constexpr int kMultipliers = kTileBlocks * kSplit, kFirstStreamer = kMultipliers + kSlices;
   static constexpr int kTokenWarps = kTokenTiles, kAdder = kFirstStreamer + kTokenWarps, kWarps = kAdder + 2;
   static constexpr int kThreads = kWarps * 32;
-  static constexpr int kWeightBytes = kRowWarps * Format::kBlockBytes;
-  static constexpr int kSumStride = 64 + 4;  // floats; 2 * stride = 8 modulo 32
-  static constexpr int kBarriers = 4 * kMaxStages + 2 * kRowWarps + 2 * kProducts, kBarrierBytes = 640;
+  // Registers of a thread that its role leaves or needs (hopper.cuh), where there are more than 16 warps.
+  static constexpr bool kShiftsRegisters = kWarps > 16;
+  static constexpr int kLaunchRegisters = 65536 / kThreads / 8 * 8, kMultiplierRegisters = 120, kStreamerRegisters = 48;
+  static_assert(!kShiftsRegisters || (kMultipliers % 4 == 0 && kSlices % 4 == 0 && kWarps % 4 == 0 &&
+                                      kMultipliers * kMultiplierRegisters + kSlices * kLaunchRegisters +
+                                              (kWarps - kFirstStreamer) * kStreamerRegisters <=
+                                          kWarps * kLaunchRegisters));
+  static constexpr int kWeightBytes = kTileBlocks * Format::kBlockBytes;
+  static constexpr int kSumStride = kSliceRows + 4;  // floats; 2 * stride = 8 modulo 32
+  static constexpr int kBarriers = 4 * kMaxStages + 2 * kTileBlocks + 2 * kProducts, kBarrierBytes = 768;
   static constexpr int kTotals = kGroups * kTotalsStride;  // of a stage
-  static constexpr int kHeadBytes = kBarrierBytes + kMaxStages * kTotals * 4;
+  static constexpr int kSquares = 2 * kSlices * kTokens;
+  static constexpr int kHeadBytes = kBarrierBytes + (kMaxStages * kTotals + kSquares) * 4;
   static_assert(kBarriers * 8 <= kBarrierBytes && kHeadBytes % 128 == 0);
 
   __host__ __device__ static int stage_bytes(int m) { return (kWeightBytes + m * kTokenStride + 127) / 128 * 128; }
-  __host__ __device__ static int sum_floats(int m) { return kRowWarps * kSplit * m * kSumStride; }
+  __host__ __device__ static int sum_floats(int m) { return kSplit * kSlices * m * kSumStride; }
   static int shared_bytes(int m, int stages) { return kHeadBytes + stages * stage_bytes(m) + sum_floats(m) * 4; }
   /// A slot belongs to one set of warps: one that had not waited for a slot's earlier use would take that use's parity
   /// for its own.
@@ -169,13 +189,14 @@ struct Layout {
 };
 
 /// What lies in shared memory. Barriers come first: of the ring's stages (weights there, tokens there, totals, room),
-/// of the sums of each row warp (there, room), of the products (their first tokens are there, all are written).
+/// of the sums of each row block (there, room), of the products (their first tokens are there, all are written).
 template <class L>
 struct Shared {
   std::uint32_t weights, tokens, totals_there, room, sums_there, sums_room, begun, complete;
   unsigned char* stages;
-  float* totals;  // [kMaxStages][kGroups][kTotalsStride]: sums of tokens over groups
-  float* sums;    // [kRowWarps][kSplit][m][kSumStride]
+  float* totals;   // [kMaxStages][kGroups][kTotalsStride]: sums of tokens over groups
+  float* squares;  // [2][L::kSlices][kTokens]: of parts of the residual, for its norms
+  float* sums;     // [kSplit][L::kSlices][m][kSumStride]
   int stage_bytes;
 
   __device__ Shared(unsigned char* shared, const Call& call) {
@@ -184,10 +205,11 @@ struct Shared {
     totals_there = tokens + kMaxStages * 8;
     room = totals_there + kMaxStages * 8;
     sums_there = room + kMaxStages * 8;
-    sums_room = sums_there + kRowWarps * 8;
-    begun = sums_room + kRowWarps * 8;
+    sums_room = sums_there + kTileBlocks * 8;
+    begun = sums_room + kTileBlocks * 8;
     complete = begun + kProducts * 8;
     totals = reinterpret_cast<float*>(shared + L::kBarrierBytes);
+    squares = totals + kMaxStages * L::kTotals;
     stages = shared + L::kHeadBytes;
     stage_bytes = L::stage_bytes(call.m);
     sums = reinterpret_cast<float*>(stages + call.stages * stage_bytes);
@@ -197,11 +219,11 @@ struct Shared {
       init_barrier(weights + i * 8, kWeightArrivals);
       init_barrier(tokens + i * 8, 32 * L::kTokenWarps);
       init_barrier(totals_there + i * 8, 32);
-      init_barrier(room + i * 8, kRowWarps);
+      init_barrier(room + i * 8, kTileBlocks);
     }
-    for (int i = 0; i < kRowWarps; ++i) {
+    for (int i = 0; i < kTileBlocks; ++i) {
       init_barrier(sums_there + i * 8, 32 * L::kSplit);
-      init_barrier(sums_room + i * 8, 32);
+      init_barrier(sums_room + i * 8, 32 * L::kSlices / kTileBlocks);
     }
     for (int p = 0; p < kProducts; ++p) init_barrier(begun + p * 8, 1), init_barrier(complete + p * 8, 1);
     fence_barriers();

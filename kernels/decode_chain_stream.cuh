@@ -17,9 +17,9 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   for (int p = 0; p < call.products; ++p) {
     const Work& work = call.work[p];
     work.for_my_pieces([&](int tile, int begin, int end) {
-      const int blocks = min(kRowWarps, work.row_blocks - tile * kRowWarps);
+      const int blocks = min(kTileBlocks, work.row_blocks - tile * kTileBlocks);
       // Row blocks of a tile lie side by side, unit after unit (w4_block).
-      const long long first = static_cast<long long>(tile) * kRowWarps * work.units + begin * blocks;
+      const long long first = static_cast<long long>(tile) * kTileBlocks * work.units + begin * blocks;
       const unsigned char* codes = work.codes + first * kW4UnitCodes;
       const unsigned char* groups = work.groups + first * kGroupBytes;
       for (int at = begin; at < end; ++at) {
@@ -35,7 +35,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
           const std::uint32_t there = shared.weights + slot.index * 8, to = shared.stage(slot.index);
           expect_bytes(there, blocks * Format::kBlockBytes);
           copy_bulk(to, codes, blocks * kW4UnitCodes, there, lane, 32, policy);
-          copy_bulk(to + kRowWarps * kW4UnitCodes, groups, blocks * kGroupBytes, there, lane, 32, policy);
+          copy_bulk(to + kTileBlocks * kW4UnitCodes, groups, blocks * kGroupBytes, there, lane, 32, policy);
           if (!kCopyEngine) arrive_after_copies(there);
         }
         __syncwarp();
@@ -48,7 +48,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   // What comes next may start before this kernel ends, but not before the one in front of it has (launch.h). Its blocks
   // must not take the room that another rank's chain, which this one waits for, still needs.
   wait_for_previous();
-  wait_until_cleared();
+  wait_until_cleared<L::kSlices>();
   if (call.peers.ranks == 1 || call.peers.overlap_next) let_next_start();
 }
 
@@ -68,11 +68,12 @@ class TokenWarp {
 
   __device__ __forceinline__ void run() {
     wait_for_previous();
-    const long long set = (__ldcg(&call_.counters->launches) & 1u) * call_.inputs.set;
+    long long set = 0;  // of inputs, which the first product does not read: it need not wait for the number
     for (int p = 0; p < call_.products; ++p) {
       const Work& work = call_.work[p];
+      if (p == 1) set = (__ldcg(&call_.counters->launches) & 1u) * call_.inputs.set;
       k_ = work.k;
-      row_ = work.x + (p > 0 ? set : 0) + static_cast<long long>(token_) * k_;
+      row_ = work.x + set + static_cast<long long>(token_) * k_;
       bool has_begun = false, complete = p == 0;
       const auto say = [&] {  // how far the product is
         if (leads_ && !has_begun) arrive(shared_.begun + p * 8);
@@ -116,8 +117,7 @@ class TokenWarp {
   __device__ __forceinline__ bool is_complete(int product) const {
     unsigned done = 0;
     if (lane() == 0) done = load_acquire(&call_.counters->done[product - 1]);
-    return __shfl_sync(0xffffffffu, done, 0) >=
-           static_cast<unsigned>(call_.work[product - 1].row_blocks * call_.items());
+    return __shfl_sync(0xffffffffu, done, 0) >= static_cast<unsigned>(call_.work[product - 1].slices * call_.items);
   }
 
   /// A stage's columns from `column` on; zeros past the last one.

@@ -46,11 +46,13 @@ __device__ __forceinline__ void add_tokens(const Call& call, const Shared<L>& sh
 template <class L>
 __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int row_warp = warp / L::kSplit, split = warp % L::kSplit;
+  const int block = warp % kTileBlocks, split = warp / kTileBlocks;  // a stage is spread over all schedulers
   const int g = lane / 4, t = lane % 4;
   const TokenOffsets<L> offsets(call.m);
   const auto constants = L::Format::constants();
-  float* sums = shared.sums + (row_warp * L::kSplit + split) * call.m * L::kSumStride + g;
+  const int slice_sums = call.m * L::kSumStride;
+  constexpr int kBlockSlices = kW4RowBlock / L::kSliceRows, kSliceTiles = L::kSliceRows / 16;
+  float* sums = shared.sums + (split * L::kSlices + block * kBlockSlices) * slice_sums + g;
   float acc[4][L::kTokenTiles][4] = {};
   Slot slot;
   slot.advance(split, call.stages);
@@ -61,8 +63,8 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
     for (; at < end; at += L::kSplit) {
       wait_parity(shared.tokens + slot.index * 8, slot.parity);
       wait_parity(shared.weights + slot.index * 8, slot.parity);
-      L::Format::template multiply<L::kTokenTiles, kRowWarps>(
-          shared.stages + slot.index * shared.stage_bytes, row_warp, lane, offsets.of_tile, constants, acc,
+      L::Format::template multiply<L::kTokenTiles, kTileBlocks>(
+          shared.stages + slot.index * shared.stage_bytes, block, lane, offsets.of_tile, constants, acc,
           typename L::Totals{shared.totals_there + slot.index * 8, slot.parity,
                              shared.totals + slot.index * L::kTotals + 2 * t});
       __syncwarp();
@@ -70,7 +72,7 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
       slot.advance(L::kSplit, call.stages);
     }
     wait = at - end;
-    wait_parity(shared.sums_room + row_warp * 8, sums_parity);
+    wait_parity(shared.sums_room + block * 8, sums_parity);
     sums_parity ^= 1;
     constexpr int kStep = L::Totals::kColumns == 1 ? 2 : 1;  // one token alone: the first of a lane's two columns
 #pragma unroll
@@ -81,33 +83,34 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
 #pragma unroll
         for (int rt = 0; rt < 4; ++rt) {
           if (token < call.m)
-            sums[token * L::kSumStride + rt * 16 + i / 2 * 8] = acc[rt][tt][i] * L::Format::sum_factor(i / 2);
+            sums[rt / kSliceTiles * slice_sums + token * L::kSumStride + rt % kSliceTiles * 16 + i / 2 * 8] =
+                acc[rt][tt][i] * L::Format::sum_factor(i / 2);
           acc[rt][tt][i] = 0.f;
         }
       }
-    arrive(shared.sums_there + row_warp * 8);
+    arrive(shared.sums_there + block * 8);
   });
 }
 
-/// A warp that finishes the sums of 64 rows of every tile, while the others go on.
+/// A warp that finishes the sums of a slice of every tile, while the others go on.
 ///
-/// Thread blocks that share a tile share its items (pairs of tokens) too: those whose last shared tile it is, item i
-/// the (i mod n)-th of the n. The others send them their parts: sums with the launch's flag in each 8 bytes, so that a
-/// part needs no counter beside it, and no fence.
+/// Thread blocks that share a tile share its items (some tokens of a slice) too: those whose last shared tile it is,
+/// item i the (i mod n)-th of the n. The others send them their parts: sums with the launch's flag in each 8 bytes, so
+/// that a part needs no counter beside it, and no fence.
 template <class L>
 class SumFinisher {
-  using F = Finisher;
+  using F = Finisher<L>;
 
  public:
-  __device__ SumFinisher(const Call& call, const Shared<L>& shared, int row_warp)
-      : call_(call), shared_(shared), row_warp_(row_warp), finisher_{call} {}
+  __device__ SumFinisher(const Call& call, const Shared<L>& shared, int slice)
+      : call_(call), shared_(shared), slice_(slice), finisher_{call} {}
 
   __device__ __forceinline__ void run() {
     wait_for_previous();
     const unsigned launch = __ldcg(&call_.counters->launches);
     finisher_.set = (launch & 1u) * call_.inputs.set;
     clear(call_.inputs.set - finisher_.set);
-    say_cleared();
+    say_cleared<L::kSlices>();
     std::uint32_t parity = 0;
     int product = -1;
     for_my_tiles(call_, [&](int p, int tile, int begin, int end) {
@@ -116,65 +119,68 @@ class SumFinisher {
         product = p;
         flag_ = launch * kProducts + static_cast<unsigned>(p) + 1;
         wait_parity(shared_.complete + p * 8, 0);  // then so are the residual, and its squares
-        if (p == kGateUp || p == kQkv) finisher_.load_factors(p == kGateUp ? 0 : 1);
+        if (p == kGateUp || p == kQkv) finisher_.load_factors(p == kGateUp ? 0 : 1, shared_.squares, slice_);
       }
       const Tile now = tile_of(work, tile);
-      wait_parity(shared_.sums_there + row_warp_ * 8, parity);
+      wait_parity(shared_.sums_there + slice_ * kTileBlocks / L::kSlices * 8, parity);
       parity ^= 1;
-      if (now.row_block < work.row_blocks) {
+      if (now.slice < work.slices) {
         if (now.first < now.last) send(now);
         finish(now, p);
       }
-      arrive(shared_.sums_room + row_warp_ * 8);
+      arrive(shared_.sums_room + slice_ * kTileBlocks / L::kSlices * 8);
       __syncwarp();
     });
   }
 
  private:
-  /// This warp's 64 rows of a tile, the thread blocks that share it, and the last of those that finish it.
+  /// This warp's slice of a tile, the thread blocks that share it, and the last of those that finish it.
   struct Tile {
-    int row_block, first, last, last_finisher;
+    int slice, first, last, last_finisher;
+    unsigned mine;  // bit i: this thread block finishes item i
     __device__ int finishers() const { return last_finisher - first + 1; }
-    /// Whether this thread block finishes an item.
-    __device__ bool is_mine(int item) const {
-      const int me = static_cast<int>(blockIdx.x);
-      return me <= last_finisher && item % finishers() == me - first;
-    }
+    __device__ bool is_mine(int item) const { return (mine >> item & 1u) != 0; }
   };
   __device__ Tile tile_of(const Work& work, int tile) const {
-    const int row_block = tile * kRowWarps + row_warp_, me = static_cast<int>(blockIdx.x);
+    const int slice = tile * L::kSlices + slice_, me = static_cast<int>(blockIdx.x);
     const int begin = tile * work.units, end = begin + work.units;
-    if (begin >= work.shared) return {row_block, me, me, me};
+    if (begin >= work.shared) return {slice, me, me, me, ~0u};
     const int last = work.owner(end - 1);
-    return {row_block, work.owner(begin), last, work.begin(last + 1) == end ? last : last - 1};
+    Tile now{slice, work.owner(begin), last, work.begin(last + 1) == end ? last : last - 1, 0};
+    if (me <= now.last_finisher)
+      for (int item = me - now.first; item < L::kMaxItems; item += now.finishers()) now.mine |= 1u << item;
+    return now;
   }
 
   /// This thread block's sum of an item. A lane whose token does not exist takes another one's: the warp stays
   /// together.
   __device__ __forceinline__ float4 own_sum(int item) const {
-    const int set = call_.m * L::kSumStride;
     const float* from =
-        shared_.sums + row_warp_ * L::kSplit * set + F::quad() * 4 + min(F::token(item), call_.m - 1) * L::kSumStride;
+        shared_.sums + (slice_ * call_.m + min(F::token(item), call_.m - 1)) * L::kSumStride + F::quad() * 4;
     float4 sum = *reinterpret_cast<const float4*>(from);
 #pragma unroll
-    for (int s = 1; s < L::kSplit; ++s) sum = sum + *reinterpret_cast<const float4*>(from + s * set);
+    for (int s = 1; s < L::kSplit; ++s)
+      sum = sum + *reinterpret_cast<const float4*>(from + s * L::kSlices * call_.m * L::kSumStride);
     return sum;
   }
 
   /// A thread block's part of a tile: in slot 0 where it begins the tile, else in slot 1.
   __device__ __forceinline__ uint4* part(const Tile& tile, int block) const {
-    return call_.parts + (block > tile.first ? kSlotStride : 0) + block * kBlockStride + row_warp_ * (kTokens * 32) +
+    return call_.parts + (block > tile.first ? kSlotStride : 0) + block * kBlockStride + slice_ * kSliceStride +
            threadIdx.x % 32;
   }
-  static constexpr int kItemStride = 2 * 32, kBlockStride = kRowWarps * kTokens * 32,
-                       kSlotStride = kPlaces * kBlockStride;
+  static constexpr int kItemStride = 2 * 32, kSliceStride = kTokens / L::kItemTokens * kItemStride,
+                       kBlockStride = L::kSlices * kSliceStride, kSlotStride = kPlaces * kBlockStride;
 
   __device__ __forceinline__ void send(const Tile& tile) const {
     uint4* to = part(tile, static_cast<int>(blockIdx.x));
+    float4 sums[L::kMaxItems];
+#pragma unroll
+    for (int item = 0; item < L::kMaxItems; ++item) sums[item] = own_sum(item);
 #pragma unroll
     for (int item = 0; item < L::kMaxItems; ++item) {
-      if (item >= call_.items() || tile.is_mine(item)) continue;
-      const float4 v = own_sum(item);
+      if (item >= call_.items || tile.is_mine(item)) continue;
+      const float4 v = sums[item];
       store_relaxed(to + item * kItemStride, make_uint4(__float_as_uint(v.x), flag_, __float_as_uint(v.y), flag_));
       store_relaxed(to + item * kItemStride + 32, make_uint4(__float_as_uint(v.z), flag_, __float_as_uint(v.w), flag_));
     }
@@ -230,7 +236,7 @@ class SumFinisher {
 
   /// Sums of the finisher's items over thread blocks: this one's part, then the others' in order.
   __device__ __forceinline__ void collect(const Tile& tile, float4 (&sums)[F::kItems]) const {
-    constexpr int kAtOnce = 8;
+    constexpr int kAtOnce = 4;
     if (tile.last - tile.first < 3) {
       receive<2, 3>(tile, tile.first, sums, 0);
       return;
@@ -248,9 +254,9 @@ class SumFinisher {
     unsigned done = 0;
     finisher_.step = tile.finishers();
 #pragma unroll 1
-    for (finisher_.first = static_cast<int>(blockIdx.x) - tile.first; finisher_.first < call_.items();
+    for (finisher_.first = static_cast<int>(blockIdx.x) - tile.first; finisher_.first < call_.items;
          finisher_.first += F::kItems * finisher_.step) {
-      finisher_.prefetch(product, tile.row_block);
+      finisher_.prefetch(product, tile.slice);
       float4 sums[F::kItems];
 #pragma unroll
       for (int i = 0; i < F::kItems; ++i) {
@@ -258,7 +264,7 @@ class SumFinisher {
         sums[i] = finisher_.finishes(i) ? own_sum(finisher_.item(i)) : make_float4(0, 0, 0, 0);
       }
       if (tile.first < tile.last) collect(tile, sums);
-      finisher_.finish(sums, product, tile.row_block);
+      finisher_.finish(sums, product, tile.slice);
     }
     __syncwarp();
     if (done > 0 && product + 1 < call_.products && threadIdx.x % 32 == 0)
@@ -267,10 +273,10 @@ class SumFinisher {
 
   /// Clears what the last launch has written into its set of inputs, and what this one will write for attention.
   __device__ __forceinline__ void clear(long long set) const {
-    const long long m = __ldcg(&call_.counters->last_m), threads = gridDim.x * (kRowWarps * 32);
+    const long long m = __ldcg(&call_.counters->last_m), threads = gridDim.x * (L::kSlices * 32);
     const auto clear_values = [&](__nv_bfloat16* values, long long count) {
       auto* words = reinterpret_cast<uint4*>(values);
-      for (long long i = (blockIdx.x * kRowWarps + row_warp_) * 32 + threadIdx.x % 32; i < count / 8; i += threads)
+      for (long long i = (blockIdx.x * L::kSlices + slice_) * 32 + threadIdx.x % 32; i < count / 8; i += threads)
         words[i] = make_uint4(0, 0, 0, 0);
     };
     clear_values(call_.inputs.scaled[0] + set, m * call_.hidden);
@@ -282,7 +288,7 @@ class SumFinisher {
 
   const Call& call_;
   const Shared<L>& shared_;
-  const int row_warp_;
+  const int slice_;
   F finisher_;
   unsigned flag_ = 0;  // of the launch's product
 };
