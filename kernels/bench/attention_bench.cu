@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/bench/replay.cuh"
 #include "kernels/decode_attention.h"
 #include "kernels/prefill_attention.h"
 #include "kernels/qk_norm_rope_append.h"
@@ -21,13 +22,6 @@
 using namespace qwenbench::kernels;
 
 namespace {
-
-void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
-  std::exit(5);
-}
-#define CHECK_CUDA(call) check((call), #call)
 
 /// Device memory of random bytes that are neither NaN nor large, as codes or as bf16 numbers.
 __global__ void fill_kernel(uint32_t* words, std::size_t count, uint32_t seed, bool fp8) {
@@ -110,41 +104,14 @@ void* random_memory(std::size_t bytes, bool fp8) {
   return data;
 }
 
-struct Time {
-  double median, low, high;  // microseconds a launch
-};
-
-/// launch(i) for i = 0 .. launches-1 is one graph.
-Time time_graph(int launches, const std::function<void(int, cudaStream_t)>& launch) {
-  cudaStream_t stream;
-  CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  CHECK_CUDA(cudaDeviceSynchronize());
-  for (int i = 0; i < launches; ++i) launch(i, stream);
-  CHECK_CUDA(cudaStreamSynchronize(stream));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  for (int i = 0; i < launches; ++i) launch(i, stream);
-  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
-  CHECK_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin, end;
-  CHECK_CUDA(cudaEventCreate(&begin));
-  CHECK_CUDA(cudaEventCreate(&end));
-  std::vector<double> times;
-  for (int i = 0; i < 17; ++i) {
-    CHECK_CUDA(cudaEventRecord(begin, stream));
-    CHECK_CUDA(cudaGraphLaunch(exec, stream));
-    CHECK_CUDA(cudaEventRecord(end, stream));
-    CHECK_CUDA(cudaStreamSynchronize(stream));
-    float ms = 0;
-    CHECK_CUDA(cudaEventElapsedTime(&ms, begin, end));
-    if (i >= 2) times.push_back(1e3 * ms / launches);
-  }
-  std::sort(times.begin(), times.end());
-  CHECK_CUDA(cudaGraphExecDestroy(exec));
-  CHECK_CUDA(cudaGraphDestroy(graph));
-  CHECK_CUDA(cudaStreamDestroy(stream));
-  return {times[times.size() / 2], times[times.size() / 10], times[times.size() * 9 / 10]};
+/// launch(i) for i = 0 .. launches-1 is one graph; microseconds a launch.
+bench::Timing time_graph(int launches, const std::function<void(int, cudaStream_t)>& launch) {
+  const bench::Timing t = bench::replay(
+      [&](cudaStream_t stream) {
+        for (int i = 0; i < launches; ++i) launch(i, stream);
+      },
+      15);
+  return {t.median / launches, t.p10 / launches, t.p90 / launches};
 }
 
 constexpr std::size_t kRotate = 400u << 20;  // bytes, above five times 60 MB
@@ -185,15 +152,15 @@ struct Paged {
   }
 };
 
-Time time_read(std::size_t bytes) {
+bench::Timing time_read(std::size_t bytes) {
   const int sets = static_cast<int>(std::max<std::size_t>(2, kRotate / bytes + 1));
   std::vector<void*> data;
   for (int i = 0; i < sets; ++i) data.push_back(random_memory(bytes, true));
   uint32_t* sink;
   CHECK_CUDA(cudaMalloc(&sink, 4));
-  Time best = {1e30, 0, 0};
+  bench::Timing best = {1e30, 0, 0};
   for (const int blocks : {132 * 4, 132 * 8, 132 * 16}) {
-    const Time t = time_graph(4 * sets, [&](int i, cudaStream_t stream) {
+    const bench::Timing t = time_graph(4 * sets, [&](int i, cudaStream_t stream) {
       read_kernel<<<blocks, 512, 0, stream>>>(static_cast<const uint4*>(data[i % sets]), bytes / 16, sink);
     });
     if (t.median < best.median) best = t;
@@ -214,13 +181,13 @@ void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size,
   CHECK_CUDA(cudaMalloc(&workspace, workspace_bytes));
   CHECK_CUDA(cudaMemset(workspace, 0, workspace_bytes));
   const int count = static_cast<int>(sets.size());
-  const Time t = time_graph(4 * count, [&](int i, cudaStream_t stream) {
+  const bench::Timing t = time_graph(4 * count, [&](int i, cudaStream_t stream) {
     const Paged& set = sets[i % count];
     DecodeAttention op = {q, out, heads, set.cache, set.batch, length, workspace};
     if (codes) op.q_scale = set.cache.k_scale;
     CHECK_CUDA(decode_attention(op, stream));
   });
-  Time gather = {0, 0, 0};
+  bench::Timing gather = {0, 0, 0};
   const int items = seqs * kv_heads;
   if (items <= 264 && !std::getenv("NO_READ")) {
     gather = time_graph(2 * count, [&](int i, cudaStream_t stream) {
@@ -234,14 +201,14 @@ void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size,
   cudaFree(q);
   cudaFree(out);
   cudaFree(workspace);
-  const Time read = std::getenv("NO_READ") ? Time{0, 0, 0} : time_read(bytes);
+  const bench::Timing read = std::getenv("NO_READ") ? bench::Timing{0, 0, 0} : time_read(bytes);
   std::printf(
       "decode %s batch %2d context %5d heads %d/%d block %2d: %8.1f MB %8.2f us (%.2f-%.2f) %5.0f GB/s, read %8.2f us"
       " %5.0f GB/s, share %.3f; gather %.2f us\n",
       codes ? "fp8x"
       : fp8 ? "fp8 "
             : "bf16",
-      seqs, length, heads, kv_heads, block_size, 1e-6 * static_cast<double>(bytes), t.median, t.low, t.high,
+      seqs, length, heads, kv_heads, block_size, 1e-6 * static_cast<double>(bytes), t.median, t.p10, t.p90,
       1e-3 * static_cast<double>(bytes) / t.median, read.median, 1e-3 * static_cast<double>(bytes) / read.median,
       read.median / t.median, gather.median);
 }
@@ -261,14 +228,15 @@ void bench_prefill(int rows, int length, int kv_heads, int heads, bool fp8, bool
   CHECK_CUDA(cudaMalloc(&op.workspace, op.workspace_bytes));
   if (codes) op.q_scale = set.cache.k_scale;
   op.use_wgmma = wgmma;
-  const Time t = time_graph(4, [&](int, cudaStream_t stream) { CHECK_CUDA(prefill_attention(op, stream)); });
+  const bench::Timing t = time_graph(4, [&](int, cudaStream_t stream) { CHECK_CUDA(prefill_attention(op, stream)); });
   const double keys = (static_cast<double>(length) - rows) * rows + 0.5 * rows * (rows + 1.0);
   const double flops = 4.0 * kHeadDim * heads * keys;
   std::printf("prefill %s%s rows %5d context %5d heads %d/%d: %9.1f us (%.1f-%.1f) %6.1f TFLOP/s\n",
               codes ? "fp8x"
               : fp8 ? "fp8 "
                     : "bf16",
-              wgmma ? "" : ", mma.sync", rows, length, heads, kv_heads, t.median, t.low, t.high, 1e-6 * flops / t.median);
+              wgmma ? "" : ", mma.sync", rows, length, heads, kv_heads, t.median, t.p10, t.p90,
+              1e-6 * flops / t.median);
   set.release();
   cudaFree(const_cast<void*>(op.q));
   cudaFree(op.out);
@@ -278,10 +246,10 @@ void bench_prefill(int rows, int length, int kv_heads, int heads, bool fp8, bool
 void bench_vision(int patches, int heads, int dim, bool wgmma = true) {
   const std::size_t elements = static_cast<std::size_t>(patches) * heads * dim;
   void *qkv = random_memory(elements * 6, false), *out = random_memory(elements * 2, false);
-  const Time t = time_graph(
+  const bench::Timing t = time_graph(
       8, [&](int, cudaStream_t stream) { CHECK_CUDA(vision_attention(qkv, out, patches, heads, dim, stream, wgmma)); });
   std::printf("vision%s patches %5d heads %d x %d: %9.1f us (%.1f-%.1f) %6.1f TFLOP/s\n", wgmma ? "" : ", mma.sync",
-              patches, heads, dim, t.median, t.low, t.high, 4e-6 * patches * static_cast<double>(elements) / t.median);
+              patches, heads, dim, t.median, t.p10, t.p90, 4e-6 * patches * static_cast<double>(elements) / t.median);
   cudaFree(qkv);
   cudaFree(out);
 }
@@ -302,12 +270,12 @@ void bench_append(int tokens, int heads, int kv_heads) {
   float* angles = upload(std::vector<float>(static_cast<std::size_t>(tokens) * 64, 0.7f));
   void* weight = random_memory(256, false);
   const std::int64_t* slot = upload(slots);
-  const Time t = time_graph(sets, [&](int i, cudaStream_t stream) {
+  const bench::Timing t = time_graph(sets, [&](int i, cudaStream_t stream) {
     CHECK_CUDA(qk_norm_rope_append({in[i], q[i], tokens, heads, weight, weight, 1e-6f, angles, angles, set.cache, slot},
                                    stream));
   });
   std::printf("qk norm, rope, append tokens %5d heads %d/%d: %8.2f us (%.2f-%.2f) %5.0f GB/s\n", tokens, heads,
-              kv_heads, t.median, t.low, t.high, 1e-3 * static_cast<double>(bytes) / t.median);
+              kv_heads, t.median, t.p10, t.p90, 1e-3 * static_cast<double>(bytes) / t.median);
   for (int i = 0; i < sets; ++i) {
     cudaFree(in[i]);
     cudaFree(q[i]);

@@ -11,6 +11,7 @@
 #include <functional>
 #include <vector>
 
+#include "kernels/bench/replay.cuh"
 #include "kernels/decode_attention.h"
 #include "kernels/decode_chain.h"
 #include "kernels/read_bandwidth.h"
@@ -19,29 +20,12 @@ namespace {
 
 using namespace qwenbench::kernels;
 
-void check(cudaError_t error, int line) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "line %d: %s\n", line, cudaGetErrorString(error));
-  std::exit(1);
-}
-#define CHECK(call) check((call), __LINE__)
-
-/// Random bits; `mask` and `base` make them bf16 pairs of moderate size where they are scales or activations.
-__global__ void fill(unsigned* to, std::size_t words, unsigned mask, unsigned base) {
-  for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < words;
-       i += static_cast<std::size_t>(gridDim.x) * blockDim.x) {
-    unsigned v = static_cast<unsigned>(i) + 1;
-    v ^= v >> 16, v *= 0x7feb352dU, v ^= v >> 15, v *= 0x846ca68bU;
-    to[i] = ((v ^ v >> 16) & mask) | base;
-  }
-}
-
 template <class T>
 T* allocate(std::size_t count, unsigned mask, unsigned base) {
   void* data = nullptr;
   const std::size_t words = (count * sizeof(T) + 3) / 4;
-  CHECK(cudaMalloc(&data, words * 4));
-  fill<<<1024, 256>>>(static_cast<unsigned*>(data), words, mask, base);
+  CHECK_CUDA(cudaMalloc(&data, words * 4));
+  bench::fill<<<1024, 256>>>(static_cast<unsigned*>(data), words, mask, base, 1);
   return static_cast<T*>(data);
 }
 constexpr unsigned kAny = 0xffffffffU, kSignAndMantissa = 0x807f807fU;
@@ -57,41 +41,6 @@ double bytes_of(const W4Weights& w) {
 void release(const W4Weights& w) {
   cudaFree(const_cast<void*>(w.codes));
   cudaFree(const_cast<void*>(w.groups));
-}
-
-struct Timing {
-  double us, spread;
-};
-
-/// Time of one replay of what `work` puts into the stream.
-Timing replay(const std::function<void(cudaStream_t)>& work, int replays) {
-  cudaStream_t stream;
-  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  work(stream);
-  CHECK(cudaStreamEndCapture(stream, &graph));
-  CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  cudaEvent_t begin, end;
-  CHECK(cudaEventCreate(&begin));
-  CHECK(cudaEventCreate(&end));
-  std::vector<double> us;
-  for (int i = 0; i < replays + 3; ++i) {
-    CHECK(cudaEventRecord(begin, stream));
-    CHECK(cudaGraphLaunch(exec, stream));
-    CHECK(cudaEventRecord(end, stream));
-    CHECK(cudaStreamSynchronize(stream));
-    float ms = 0;
-    CHECK(cudaEventElapsedTime(&ms, begin, end));
-    if (i >= 3) us.push_back(ms * 1e3);
-  }
-  CHECK(cudaGraphExecDestroy(exec));
-  CHECK(cudaGraphDestroy(graph));
-  CHECK(cudaStreamDestroy(stream));
-  std::sort(us.begin(), us.end());
-  const double median = us[us.size() / 2];
-  return {median, (us[us.size() * 9 / 10] - us[us.size() / 10]) / median};
 }
 
 /// Attention of m sequences of `context` tokens over a cache of each layer's own.
@@ -142,7 +91,7 @@ struct Context {
       bytes += 2.0 * static_cast<double>(size);
       layers.push_back(op);
     }
-    CHECK(cudaDeviceSynchronize());
+    CHECK_CUDA(cudaDeviceSynchronize());
   }
   ~Context() {
     for (void* data : memory) cudaFree(data);
@@ -151,8 +100,8 @@ struct Context {
   /// A copy on the device; zeros where there is nothing to copy.
   void* upload(const void* from, std::size_t size) {
     void* data = nullptr;
-    CHECK(cudaMalloc(&data, size));
-    CHECK(from ? cudaMemcpy(data, from, size, cudaMemcpyHostToDevice) : cudaMemset(data, 0, size));
+    CHECK_CUDA(cudaMalloc(&data, size));
+    CHECK_CUDA(from ? cudaMemcpy(data, from, size, cudaMemcpyHostToDevice) : cudaMemset(data, 0, size));
     memory.push_back(data);
     return data;
   }
@@ -183,10 +132,10 @@ struct Model {
       layers.push_back(c);
     }
     void* workspace = nullptr;
-    CHECK(cudaMalloc(&workspace, decode_chain_workspace_bytes(layers[0])));
-    CHECK(cudaMemset(workspace, 0, decode_chain_workspace_bytes(layers[0])));
+    CHECK_CUDA(cudaMalloc(&workspace, decode_chain_workspace_bytes(layers[0])));
+    CHECK_CUDA(cudaMemset(workspace, 0, decode_chain_workspace_bytes(layers[0])));
     for (DecodeChain& layer : layers) layer.workspace = workspace;
-    CHECK(cudaDeviceSynchronize());
+    CHECK_CUDA(cudaDeviceSynchronize());
   }
   ~Model() {
     for (const DecodeChain& c : layers)
@@ -201,9 +150,9 @@ int main(int argc, char** argv) {
   const int layers = argc > 1 ? std::atoi(argv[1]) : 12;
   const auto wanted = [&](int argument, int value) { return argc <= argument || std::atoi(argv[argument]) == value; };
   cudaDeviceProp properties;
-  CHECK(cudaGetDeviceProperties(&properties, 0));
+  CHECK_CUDA(cudaGetDeviceProperties(&properties, 0));
   double ceiling = 0;
-  CHECK(measure_read_bandwidth(std::size_t{1} << 30, ceiling));
+  CHECK_CUDA(measure_read_bandwidth(std::size_t{1} << 30, ceiling));
   std::printf("%s, read %.0f GB/s; us a layer, spread (share): without attention | with, by tokens of context\n",
               properties.name, ceiling * 1e-9);
   std::printf("%-6s %-6s %3s\n", "ranks", "group", "m");
@@ -214,18 +163,19 @@ int main(int argc, char** argv) {
       for (const int m : {1, 2, 8, 16}) {
         if (!wanted(4, m)) continue;
         const auto print = [&](const Context* context) {
-          const Timing time = replay(
+          const bench::Timing time = bench::replay(
               [&](cudaStream_t stream) {
                 for (std::size_t i = 0; i < model.layers.size(); ++i) {
                   DecodeChain c = model.layers[i];
                   c.m = m;
-                  if (context) CHECK(decode_attention(context->layers[i], stream));
-                  CHECK(decode_chain(c, stream));
+                  if (context) CHECK_CUDA(decode_attention(context->layers[i], stream));
+                  CHECK_CUDA(decode_chain(c, stream));
                 }
               },
               20);
           const double bytes = model.bytes + (context ? context->bytes : 0);
-          std::printf(" %7.2f %.3f (%.3f)", time.us / layers, time.spread, bytes / (time.us * 1e-6) / ceiling);
+          std::printf(" %7.2f %.3f (%.3f)", time.median / layers, time.spread(),
+                      bytes / (time.median * 1e-6) / ceiling);
         };
         std::printf("%-6d %-6d %3d", ranks, group, m);
         print(nullptr);

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/bench/replay.cuh"
 #include "kernels/bf16_linear.h"
 #include "kernels/fp8_block_linear.h"
 #include "kernels/w4_linear.h"
@@ -21,23 +22,6 @@ namespace {
 using namespace qwenbench::kernels;
 using Bf16 = __nv_bfloat16;
 
-void check(cudaError_t error, int line) {
-  if (error == cudaSuccess) return;
-  std::fprintf(stderr, "line %d: %s\n", line, cudaGetErrorString(error));
-  std::exit(1);
-}
-#define CHECK(call) check((call), __LINE__)
-
-__device__ unsigned hash(unsigned v) {
-  v ^= v >> 16, v *= 0x7feb352dU, v ^= v >> 15, v *= 0x846ca68bU;
-  return v ^ (v >> 16);
-}
-/// Random bits; `mask` and `base` make them bf16 pairs of moderate size where they are scales or activations.
-__global__ void fill(unsigned* to, std::size_t words, unsigned mask, unsigned base) {
-  for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < words;
-       i += static_cast<std::size_t>(gridDim.x) * blockDim.x)
-    to[i] = (hash(static_cast<unsigned>(i)) & mask) | base;
-}
 __global__ void read_all(const uint4* from, std::size_t count, unsigned* out) {
   unsigned sum = 0;
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
@@ -52,44 +36,6 @@ __global__ void read_all(const uint4* from, std::size_t count, unsigned* out) {
   if (sum == 0x12345678U) *out = sum;
 }
 
-struct Timing {
-  double us, spread;
-};
-
-/// Time of one replay of what `work` puts into the stream.
-Timing replay(const std::function<void(cudaStream_t)>& work, int replays) {
-  cudaStream_t stream;
-  CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  cudaGraph_t graph;
-  cudaGraphExec_t exec;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  work(stream);
-  CHECK(cudaStreamEndCapture(stream, &graph));
-  CHECK(cudaGraphInstantiate(&exec, graph, 0));
-  for (int i = 0; i < 3; ++i) CHECK(cudaGraphLaunch(exec, stream));
-  std::vector<cudaEvent_t> events(replays + 1);
-  for (auto& e : events) CHECK(cudaEventCreate(&e));
-  CHECK(cudaEventRecord(events[0], stream));
-  for (int i = 0; i < replays; ++i) {
-    CHECK(cudaGraphLaunch(exec, stream));
-    CHECK(cudaEventRecord(events[i + 1], stream));
-  }
-  CHECK(cudaStreamSynchronize(stream));
-  std::vector<double> us;
-  for (int i = 0; i < replays; ++i) {
-    float ms = 0;
-    CHECK(cudaEventElapsedTime(&ms, events[i], events[i + 1]));
-    us.push_back(ms * 1e3);
-  }
-  for (auto& e : events) CHECK(cudaEventDestroy(e));
-  CHECK(cudaGraphExecDestroy(exec));
-  CHECK(cudaGraphDestroy(graph));
-  CHECK(cudaStreamDestroy(stream));
-  std::sort(us.begin(), us.end());
-  const double median = us[us.size() / 2];
-  return {median, (us[us.size() * 9 / 10] - us[us.size() / 10]) / median};
-}
-
 struct Bench {
   unsigned char* pool = nullptr;
   std::size_t pool_bytes = 0;
@@ -98,10 +44,10 @@ struct Bench {
   void* workspace = nullptr;
   double ceiling = 0;  // GB/s
 
-  void print(const std::string& what, int m, double bytes, const Timing& t, int launches) const {
-    const double rate = bytes / t.us * 1e-3;
+  void print(const std::string& what, int m, double bytes, const bench::Timing& t, int launches) const {
+    const double rate = bytes / t.median * 1e-3;
     std::printf("%-34s m %2d  %8.1f MB  %9.2f us/launch  %7.0f GB/s  share %.3f  spread %.3f\n", what.c_str(), m,
-                bytes * 1e-6 / launches, t.us / launches, rate, rate / ceiling, t.spread);
+                bytes * 1e-6 / launches, t.median / launches, rate, rate / ceiling, t.spread());
   }
 };
 
@@ -125,7 +71,8 @@ W4Weights place(unsigned char*& at, const Product& p, int group) {
 /// Programmatic layer chains in one line: us and share.
 void table(const Bench& bench, const char* name) {
   std::printf("%-14s", name);
-  for (const auto& [group, m] : {std::pair{128, 1}, {128, 8}, {128, 16}, {128, 32}, {128, 64}, {32, 1}, {32, 8}, {32, 16}}) {
+  for (const auto& [group, m] :
+       {std::pair{128, 1}, {128, 8}, {128, 16}, {128, 32}, {128, 64}, {32, 1}, {32, 8}, {32, 16}}) {
     std::size_t layer = 0;
     for (const Product& p : kLayer) layer += bytes_of(p, group) + 256;
     const int layers = 8;
@@ -144,21 +91,22 @@ void table(const Bench& bench, const char* name) {
       std::printf(" %12s", "-");
       continue;
     }
-    const Timing t = replay([&](cudaStream_t stream) { CHECK(work(stream)); }, 20);
+    const bench::Timing t = bench::replay([&](cudaStream_t stream) { CHECK_CUDA(work(stream)); }, 20);
     double bytes = 0;
     for (const Product& p : kLayer) bytes += static_cast<double>(bytes_of(p, group));
-    std::printf(" %6.1f %.3f", t.us / layers, bytes * layers / t.us * 1e-3 / bench.ceiling);
+    std::printf(" %6.1f %.3f", t.median / layers, bytes * layers / t.median * 1e-3 / bench.ceiling);
   }
   // The largest alone, at m = 1.
   const Product& p = kLayer[2];
-  const Timing t = replay(
+  const bench::Timing t = bench::replay(
       [&](cudaStream_t stream) {
         unsigned char* at = bench.pool;
         for (int i = 0; i < 16; ++i)
-          CHECK(w4_linear(bench.x, place(at, p, 128), bench.y, 1, bench.workspace, stream, true));
+          CHECK_CUDA(w4_linear(bench.x, place(at, p, 128), bench.y, 1, bench.workspace, stream, true));
       },
       20);
-  std::printf("  gu %6.1f %.3f\n", t.us / 16, static_cast<double>(bytes_of(p, 128)) * 16 / t.us * 1e-3 / bench.ceiling);
+  std::printf("  gu %6.1f %.3f\n", t.median / 16,
+              static_cast<double>(bytes_of(p, 128)) * 16 / t.median * 1e-3 / bench.ceiling);
 }
 
 void chain(const Bench& bench, int group, int m, bool programmatic) {
@@ -166,14 +114,14 @@ void chain(const Bench& bench, int group, int m, bool programmatic) {
   for (const Product& p : kLayer) layer += bytes_of(p, group) + 256;
   const int layers = static_cast<int>(std::min<std::size_t>(bench.pool_bytes / layer, 8));
   double bytes = 0;
-  const Timing t = replay(
+  const bench::Timing t = bench::replay(
       [&](cudaStream_t stream) {
         unsigned char* at = bench.pool;
         for (int i = 0; i < layers; ++i)
           for (const Product& p : kLayer) {
             const W4Weights w = place(at, p, group);
             bytes += static_cast<double>(bytes_of(p, group));
-            CHECK(w4_linear(bench.x, w, bench.y, m, bench.workspace, stream, programmatic));
+            CHECK_CUDA(w4_linear(bench.x, w, bench.y, m, bench.workspace, stream, programmatic));
           }
       },
       30);
@@ -182,15 +130,15 @@ void chain(const Bench& bench, int group, int m, bool programmatic) {
 
 void single(const Bench& bench, const Product& p, int group, int m) {
   const int copies = static_cast<int>(std::min<std::size_t>(bench.pool_bytes / (bytes_of(p, group) + 256), 24));
-  const Timing t = replay(
+  const bench::Timing t = bench::replay(
       [&](cudaStream_t stream) {
         unsigned char* at = bench.pool;
         for (int i = 0; i < copies; ++i)
-          CHECK(w4_linear(bench.x, place(at, p, group), bench.y, m, bench.workspace, stream, true));
+          CHECK_CUDA(w4_linear(bench.x, place(at, p, group), bench.y, m, bench.workspace, stream, true));
       },
       20);
-  bench.print(std::string(p.name) + " g" + std::to_string(group), m, static_cast<double>(bytes_of(p, group)) * copies, t,
-              copies);
+  bench.print(std::string(p.name) + " g" + std::to_string(group), m, static_cast<double>(bytes_of(p, group)) * copies,
+              t, copies);
 }
 
 }  // namespace
@@ -199,36 +147,38 @@ int main(int argc, char** argv) {
   Bench bench;
   bench.pool_bytes = static_cast<std::size_t>((argc > 1 ? std::atof(argv[1]) : 4.0) * 1e9) / 4096 * 4096;
   cudaDeviceProp properties;
-  CHECK(cudaGetDeviceProperties(&properties, 0));
+  CHECK_CUDA(cudaGetDeviceProperties(&properties, 0));
   const bool compact = argc > 2 && std::string(argv[2]) == "table";
-  if (!compact) std::printf("%s, %d SMs, L2 %d MB\n", properties.name, properties.multiProcessorCount, properties.l2CacheSize >> 20);
-  CHECK(cudaMalloc(&bench.pool, bench.pool_bytes));
+  if (!compact)
+    std::printf("%s, %d SMs, L2 %d MB\n", properties.name, properties.multiProcessorCount,
+                properties.l2CacheSize >> 20);
+  CHECK_CUDA(cudaMalloc(&bench.pool, bench.pool_bytes));
   constexpr std::size_t kActivations = 64 * 51200 * 2;
-  CHECK(cudaMalloc(&bench.x, kActivations * sizeof(Bf16)));
-  CHECK(cudaMalloc(&bench.y, kActivations * sizeof(Bf16)));
-  CHECK(cudaMalloc(&bench.workspace, w4_workspace_bytes(64)));
-  CHECK(cudaMemset(bench.workspace, 0, w4_workspace_bytes(64)));
+  CHECK_CUDA(cudaMalloc(&bench.x, kActivations * sizeof(Bf16)));
+  CHECK_CUDA(cudaMalloc(&bench.y, kActivations * sizeof(Bf16)));
+  CHECK_CUDA(cudaMalloc(&bench.workspace, w4_workspace_bytes(64)));
+  CHECK_CUDA(cudaMemset(bench.workspace, 0, w4_workspace_bytes(64)));
   // The pool's bits serve as codes (any), as scales (bf16 of 2^-7..2^-6 and their negatives) and as zeros.
-  fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.pool), bench.pool_bytes / 4, 0xBFFFBFFFU, 0);
-  fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.x), kActivations / 2, 0x80FF80FFU, 0x3F003F00U);
-  fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.y), kActivations / 2, 0x80FF80FFU, 0x3F003F00U);
-  CHECK(cudaDeviceSynchronize());
+  bench::fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.pool), bench.pool_bytes / 4, 0xBFFFBFFFU, 0, 0);
+  bench::fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.x), kActivations / 2, 0x80FF80FFU, 0x3F003F00U, 0);
+  bench::fill<<<2048, 256>>>(reinterpret_cast<unsigned*>(bench.y), kActivations / 2, 0x80FF80FFU, 0x3F003F00U, 0);
+  CHECK_CUDA(cudaDeviceSynchronize());
 
   for (const double gigabytes : {4.0, 1.0, 0.25}) {
     const std::size_t bytes = std::min(bench.pool_bytes, static_cast<std::size_t>(gigabytes * 1e9)) / 4096 * 4096;
-    const Timing t = replay(
+    const bench::Timing t = bench::replay(
         [&](cudaStream_t stream) {
           read_all<<<properties.multiProcessorCount * 4, 512, 0, stream>>>(
               reinterpret_cast<const uint4*>(bench.pool), bytes / 16, reinterpret_cast<unsigned*>(bench.workspace));
         },
         20);
-    const double rate = static_cast<double>(bytes) / t.us * 1e-3;
+    const double rate = static_cast<double>(bytes) / t.median * 1e-3;
     bench.ceiling = std::max(bench.ceiling, rate);
     if (!compact) std::printf("read %.2f GB: %.0f GB/s\n", static_cast<double>(bytes) * 1e-9, rate);
   }
   if (compact) {
     table(bench, argc > 3 ? argv[3] : "");
-    CHECK(cudaDeviceSynchronize());
+    CHECK_CUDA(cudaDeviceSynchronize());
     return 0;
   }
   std::printf("read ceiling %.0f GB/s\n", bench.ceiling);
@@ -241,33 +191,33 @@ int main(int argc, char** argv) {
   if (argc > 2) return 0;
   for (const int group : {128, 32})
     for (const int m : {1, 8, 16})
-      for (const Product& p : kLayer)
-        single(bench, p, group, m);
+      for (const Product& p : kLayer) single(bench, p, group, m);
   for (const int m : {1, 8, 16}) {
     const int n = 151936, k = 5120;
     const double bytes = 2.0 * n * k;
     const int copies = std::max(1, static_cast<int>(static_cast<double>(bench.pool_bytes) / bytes));
     float* logits = nullptr;
-    CHECK(cudaMalloc(&logits, sizeof(float) * n * 16));
-    const Timing t = replay(
+    CHECK_CUDA(cudaMalloc(&logits, sizeof(float) * n * 16));
+    const bench::Timing t = bench::replay(
         [&](cudaStream_t stream) {
           for (int i = 0; i < copies; ++i)
-            CHECK(bf16_linear(bench.x, reinterpret_cast<const Bf16*>(bench.pool) + static_cast<std::size_t>(i) * n * k,
-                              logits, m, n, k, bench.workspace, stream, true));
+            CHECK_CUDA(bf16_linear(bench.x,
+                                   reinterpret_cast<const Bf16*>(bench.pool) + static_cast<std::size_t>(i) * n * k,
+                                   logits, m, n, k, bench.workspace, stream, true));
         },
         20);
     bench.print("lm_head bf16", m, bytes * copies, t, copies);
-    CHECK(cudaFree(logits));
+    CHECK_CUDA(cudaFree(logits));
   }
   for (const int m : {1, 8, 16})
     for (const Product& p : kLayer) {
       const std::size_t bytes = static_cast<std::size_t>(p.n) * p.k;
       const int copies = static_cast<int>(std::min<std::size_t>(bench.pool_bytes / bytes, 24));
-      const Timing t = replay(
+      const bench::Timing t = bench::replay(
           [&](cudaStream_t stream) {
             for (int i = 0; i < copies; ++i) {
               const Fp8BlockWeights w{bench.pool + i * bytes, reinterpret_cast<const float*>(bench.x), p.n, p.k};
-              CHECK(fp8_block_linear(bench.x, w, bench.y, m, bench.workspace, stream, true));
+              CHECK_CUDA(fp8_block_linear(bench.x, w, bench.y, m, bench.workspace, stream, true));
             }
           },
           20);
@@ -277,10 +227,10 @@ int main(int argc, char** argv) {
     unsigned char* at = bench.pool;
     const W4Weights w = place(at, p, 32);
     auto* out = reinterpret_cast<Bf16*>(bench.pool + bench.pool_bytes / 2);
-    const Timing t = replay([&](cudaStream_t stream) { CHECK(w4_dequantize(w, out, stream)); }, 20);
+    const bench::Timing t = bench::replay([&](cudaStream_t stream) { CHECK_CUDA(w4_dequantize(w, out, stream)); }, 20);
     bench.print(std::string(p.name) + " dequantize g32 (r+w)", 0,
                 static_cast<double>(bytes_of(p, 32)) + 2.0 * p.n * p.k, t, 1);
   }
-  CHECK(cudaDeviceSynchronize());
+  CHECK_CUDA(cudaDeviceSynchronize());
   return 0;
 }
