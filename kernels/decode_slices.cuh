@@ -14,9 +14,8 @@ constexpr int kLookAhead = 32;     // tiles whose place in the cache is looked u
 constexpr int kNewest = 32;        // flag of a tile that holds a sequence's newest token
 constexpr int kShortSlice = 24;    // tiles: a longer one is worth another thread block
 constexpr int kLongContext = 128;  // tiles of a layer: 64 layers with more of FP8 would fill most of L2
-constexpr int kWholeItem =
-    128;                      // tiles: two or three blocks do not share an item of fewer; combining parts takes longer
-constexpr int kMinTiles = 8;  // of a thread block that shares an item: fewer are not worth another part to combine
+constexpr int kWholeItem = 128;    // tiles of an item that two or three blocks do not share: combining takes longer
+constexpr int kMinTiles = 8;       // of a thread block that shares an item: fewer are not worth another part to combine
 
 /// Sizes of a launch that host and device agree on.
 struct Shape {

@@ -1,5 +1,5 @@
-// Instructions of sm_90a that the attention kernels are made of: barriers of warps, the copy engine, products of a
-// warpgroup (four warps). To be called in code compiled for sm_90a alone (has_warpgroup_products()).
+// Instructions of sm_90a: barriers of warps, the copy engine, registers that warpgroups (four warps) hand over, products
+// of a warpgroup. To be called in code compiled for sm_90a alone (has_wgmma_code()).
 #pragma once
 
 #include <cuda.h>
@@ -50,6 +50,8 @@ __device__ inline void copy_box(unsigned to, const CUtensorMap& map, int x, int 
 }
 
 // ---- registers ----
+// Of a thread; all threads of a warpgroup call them. What some take, others must have given: a thread block has no more
+// than it was launched with, and take_registers() waits until there are enough.
 
 template <int kRegisters>
 __device__ inline void take_registers() {
