@@ -16,8 +16,7 @@ struct DecodeAttention {
   KvLayer cache;
   PagedBatch batch;   // only sequences with num_rows == 1 and kv_length > 0 are computed, no other row is written
   int max_kv_length;  // no sequence is longer; sizes the grid, which depends on no device data
-  void* workspace;    // decode_attention_workspace_bytes(); zeroed once before the first launch, which every launch
-                      // leaves ready for the next one on the same stream
+  void* workspace;    // decode_attention_workspace_bytes(), as plan_decode_attention() leaves it
   // FP8 attention, of an FP8 cache only: where q_scale (device [kv_heads]) is not null, the queries are rounded to
   // e4m3(q / q_scale) and the weights exp(score - running maximum) to e4m3(weight / prob_scale) before the products.
   const float* q_scale = nullptr;
@@ -37,6 +36,11 @@ constexpr int kMaxDecodeSequences = 1024;
 
 /// Bytes of workspace on the current device for up to num_seqs sequences.
 std::size_t decode_attention_workspace_bytes(int num_seqs, int heads, int kv_heads);
+
+/// Tells the thread blocks of the launches that follow on the stream what to do: once for all layers of a step, as long
+/// as `batch`, its device data, max_kv_length, the number of KV heads and the workspace are the same. Nothing else of
+/// `op` is used.
+cudaError_t plan_decode_attention(const DecodeAttention& op, cudaStream_t stream);
 
 /// softmax(q k^T / sqrt(128)) v with fp32 sums. The context of all sequences is cut into equal slices, one a thread
 /// block, whatever their lengths are; the last block of a sequence's head adds the parts in a fixed order, so results

@@ -19,20 +19,6 @@ namespace qwenbench::kernels {
 namespace chain {
 namespace {
 
-/// The last thread block to leave makes the counters ready for the next kernel.
-__device__ __forceinline__ void leave(const Call& call) {
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  Counters& counters = *call.counters;
-  __threadfence();
-  if (atomicAdd(&counters.left, 1u) != gridDim.x - 1) return;
-  for (unsigned& done : counters.done) done = 0;
-  counters.left = 0;
-  ++counters.launches;
-  counters.last_m = static_cast<unsigned>(call.m);
-  if (call.peers.ranks > 1) ++call.peers.state->quad_calls;
-}
-
 template <class L>
 __global__ void __launch_bounds__(L::kThreads, 1) decode_chain_kernel(const __grid_constant__ Call call) {
   if constexpr (!L::kShiftsRegisters || QWENBENCH_WARPGROUP_PRODUCTS) {
@@ -55,7 +41,6 @@ __global__ void __launch_bounds__(L::kThreads, 1) decode_chain_kernel(const __gr
       else
         bring_weights(call, shared);
     }
-    leave(call);
   }
 }
 
@@ -90,7 +75,7 @@ struct Workspace {
     constexpr int kSmallestSlice = 32;
     inputs = squares + aligned(sizeof(float) * 2 * ((c.down.n + kSmallestSlice - 1) / kSmallestSlice) * kTokens);
     parts = inputs + aligned(sizeof(__nv_bfloat16) * 2 * Inputs::elements(c.down.n, c.down.k));
-    bytes = parts + 2 * kPlaces * kTileRows * kTokens * 2 * sizeof(float);
+    bytes = parts + 2 * kPlaces * kTileRows * kTokens * sizeof(float);
   }
 };
 

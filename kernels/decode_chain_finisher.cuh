@@ -11,8 +11,8 @@ namespace qwenbench::kernels::chain {
 /// Flag of a collective: which of a launch's two it is, and the launch. Never the flag of fresh staging memory.
 struct Collective {
   unsigned flag;
-  __device__ explicit Collective(const PeerExchange& x, int which)
-      : flag(2 * __ldcg(&x.state->quad_calls) + static_cast<unsigned>(which) + 1) {}
+  __device__ explicit Collective(unsigned quad_calls, int which)
+      : flag(2 * quad_calls + static_cast<unsigned>(which) + 1) {}
   __device__ uint4* place(const PeerExchange& x, int to, int from, long long at) const {
     return reinterpret_cast<uint4*>(x.quads[to] + ((flag % 2) * x.ranks + from) * kQuadBytes) + at;
   }
@@ -60,8 +60,9 @@ struct Finisher {
   float factor = 0;         // lane t: of token t, of the norm that the product's input still lacks
   int first = 0, step = 1;  // items first and first + step, where they exist
   float4 residual[kItems];
-  uint2 weight;       // of the norm that follows
-  long long set = 0;  // of inputs, of this launch: elements
+  uint2 weight;             // of the norm that follows
+  long long set = 0;        // of inputs, of this launch: elements
+  unsigned quad_calls = 0;  // before this launch
 
   __device__ static int token(int of_item) {
     return L::kItemTokens * of_item + static_cast<int>(threadIdx.x) % 32 / kQuads;
@@ -147,7 +148,7 @@ struct Finisher {
 
   __device__ void sum_over_ranks(float4 (&sum)[kItems], int product, int slice, bool inside) const {
     const PeerExchange& x = call.peers;
-    const Collective collective(x, product == kO ? 0 : 1);
+    const Collective collective(quad_calls, product == kO ? 0 : 1);
     const auto place = [&](int item) {
       return (static_cast<long long>(slice) * call.m + my_token(item)) * kQuads + quad();
     };

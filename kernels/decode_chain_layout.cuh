@@ -67,20 +67,19 @@ struct Work {
 /// In the workspace; the first two are zero between kernels.
 struct Counters {
   unsigned done[kProducts];  // items of slices that are finished
-  unsigned left;             // thread blocks that have left
+  unsigned left;             // warps that have left
   unsigned launches;         // so far
   unsigned last_m;           // tokens of the last launch
 };
 
-/// What products read that others of the same launch write. A word (two values) is 0 until it is written, so that it
-/// needs no message beside it: 0 is written as -0. Launches take two sets in turn, and each clears the other's.
+/// What products read that others of the same launch write, which waits word by word (two values; present()). Launches
+/// take two sets in turn, and each clears the other's.
 struct Inputs {
   // All of them times kChainInputFactor.
   __nv_bfloat16* scaled[2];  // [m, hidden]: residual * norm weight; the factor of the norm joins the product's result
   __nv_bfloat16* mlp;        // [m, intermediate]
   long long set;             // elements between the sets
 
-  static constexpr unsigned kMissing = 0, kZero = 0x80000000u;
   /// Elements of one set.
   __host__ __device__ static long long elements(int hidden, int intermediate) {
     return static_cast<long long>(kTokens) * (2 * hidden + intermediate);
@@ -100,7 +99,7 @@ struct Call {
   Inputs inputs;
   __nv_bfloat16* qkv_out;
   float* squares;  // [2][slices of hidden][m]: sums of squares of the residual
-  uint4* parts;    // [2][kPlaces][slices of a tile][items][2][32]: see SumFinisher
+  uint4* parts;    // [2][kPlaces][slices of a tile][items][32]: see SumFinisher
   Counters* counters;
   PeerExchange peers;
 };
@@ -110,17 +109,23 @@ __device__ __forceinline__ unsigned load_acquire(const unsigned* from) {
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
   return value;
 }
+/// What other thread blocks wait for word by word: a word is 0 until it is written, and 0 is written as -0.
+__device__ __forceinline__ unsigned present(unsigned word) { return word == 0 ? 0x80000000u : word; }
+__device__ __forceinline__ uint4 present(uint4 v) {
+  return make_uint4(present(v.x), present(v.y), present(v.z), present(v.w));
+}
+__device__ __forceinline__ bool is_present(uint4 v) { return min(min(v.x, v.y), min(v.z, v.w)) != 0; }
+
 /// Four values that a product of this launch reads.
 __device__ __forceinline__ void store_input(__nv_bfloat16* to, uint2 v) {
-  if (v.x == Inputs::kMissing) v.x = Inputs::kZero;
-  if (v.y == Inputs::kMissing) v.y = Inputs::kZero;
-  asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(v.x), "r"(v.y) : "memory");
+  asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(present(v.x)), "r"(present(v.y))
+               : "memory");
 }
 __device__ __forceinline__ void add_release(unsigned* to, unsigned value) {
   asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
 }
 
-/// What other thread blocks of this device read or write meanwhile; each half is judged by the flag within it.
+/// What other thread blocks of this device read or write meanwhile; each word is judged by itself.
 __device__ __forceinline__ void store_relaxed(uint4* to, uint4 v) {
   asm volatile("st.relaxed.gpu.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
@@ -151,9 +156,10 @@ __device__ __forceinline__ void sync_finishers() {
 /// kGroups: scales per row and unit of weights. kTokenTiles: of 8 tokens; kOneToken: there is one alone. kSliceRows: of
 /// a tile's rows, what one warp finishes. Smaller slices are more warps, which share out fewer registers than all of
 /// them ask for: sm_90a alone can give those that multiply more of them.
-template <int kGroups, int kTokenTiles_, bool kOneToken = false, int kSliceRows_ = 64>
+template <int kGroups_, int kTokenTiles_, bool kOneToken = false, int kSliceRows_ = 64>
 struct Layout {
   using Totals = GivenTotals<kOneToken>;
+  static constexpr int kGroups = kGroups_;
   using Format = W4Format<kGroups, true>;
   static constexpr int kTokenTiles = kTokenTiles_, kSplit = 2;
   static constexpr int kSliceRows = kSliceRows_, kSlices = kTileRows / kSliceRows;
@@ -173,7 +179,7 @@ struct Layout {
   static constexpr int kWeightBytes = kTileBlocks * Format::kBlockBytes;
   static constexpr int kSumStride = kSliceRows + 4;  // floats; 2 * stride = 8 modulo 32
   static constexpr int kBarriers = 4 * kMaxStages + 2 * kTileBlocks + 2 * kProducts, kBarrierBytes = 768;
-  static constexpr int kTotals = kGroups * kTotalsStride;  // of a stage
+  static constexpr int kTotals = Format::kTotalsFloats;  // of a stage
   static constexpr int kSquares = 2 * kSlices * kTokens;
   static constexpr int kHeadBytes = kBarrierBytes + (kMaxStages * kTotals + kSquares) * 4;
   static_assert(kBarriers * 8 <= kBarrierBytes && kHeadBytes % 128 == 0);
@@ -194,7 +200,7 @@ template <class L>
 struct Shared {
   std::uint32_t weights, tokens, totals_there, room, sums_there, sums_room, begun, complete;
   unsigned char* stages;
-  float* totals;   // [kMaxStages][kGroups][kTotalsStride]: sums of tokens over groups
+  float* totals;   // [kMaxStages][L::kTotals]: sums of tokens over groups (GivenTotals)
   float* squares;  // [2][L::kSlices][kTokens]: of parts of the residual, for its norms
   float* sums;     // [kSplit][L::kSlices][m][kSumStride]
   int stage_bytes;

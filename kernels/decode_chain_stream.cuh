@@ -5,6 +5,20 @@
 
 namespace qwenbench::kernels::chain {
 
+/// By one lane of each warp that brings tokens or weights, when it has read the counters for the last time (and the
+/// finishers of its block have): the last of all makes them ready for the next kernel, while sums are still finished.
+template <class L>
+__device__ __forceinline__ void leave(const Call& call) {
+  Counters& counters = *call.counters;
+  __threadfence();
+  if (atomicAdd(&counters.left, 1u) != gridDim.x * (L::kTokenWarps + 1) - 1) return;
+  for (unsigned& done : counters.done) done = 0;
+  counters.left = 0;
+  ++counters.launches;
+  counters.last_m = static_cast<unsigned>(call.m);
+  if (call.peers.ranks > 1) ++call.peers.state->quad_calls;
+}
+
 /// The warp that streams weights: it waits for room, and for what is on its way.
 template <class L>
 __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>& shared) {
@@ -50,6 +64,7 @@ __device__ __forceinline__ void bring_weights(const Call& call, const Shared<L>&
   wait_for_previous();
   wait_until_cleared<L::kSlices>();
   if (call.peers.ranks == 1 || call.peers.overlap_next) let_next_start();
+  if (lane == 0) leave<L>(call);
 }
 
 /// A warp that brings tokens: the 8 from tile * 8 on of every stage, a product at a time. Until all of a product's
@@ -105,6 +120,7 @@ class TokenWarp {
         if (complete) say();
       }
     }
+    if (lane() == 0) leave<L>(call_);
   }
 
  private:
@@ -138,7 +154,7 @@ class TokenWarp {
     for (int i = 0; i < kCopies; ++i) {
       if (i * kStep >= count_) continue;
       const uint4 v = load_shared_words(place(slot) + i * kStep * kTokenStride);
-      all = all && min(min(v.x, v.y), min(v.z, v.w)) != Inputs::kMissing;
+      all = all && is_present(v);
     }
     return all;
   }

@@ -57,19 +57,35 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
   Slot slot;
   slot.advance(split, call.stages);
   int wait = split;  // stages until this warp's next one
+  // Whether that is known to be there: looked at while this one's last products are under way. With one group a unit it
+  // is waited for instead: the look keeps the compiler from mixing products and scaling, which costs more.
+  constexpr bool kLooksAhead = L::kGroups == 4;
+  bool there = false;
   std::uint32_t sums_parity = 1;
   for_my_tiles(call, [&](int, int, int begin, int end) {
     int at = begin + wait;
     for (; at < end; at += L::kSplit) {
-      wait_parity(shared.tokens + slot.index * 8, slot.parity);
-      wait_parity(shared.weights + slot.index * 8, slot.parity);
+      if (!there) {
+        wait_parity(shared.tokens + slot.index * 8, slot.parity);
+        wait_parity(shared.weights + slot.index * 8, slot.parity);
+      }
+      Slot next = slot;
+      next.advance(L::kSplit, call.stages);
+      const bool has_totals = kLooksAhead && has_completed(shared.totals_there + slot.index * 8, slot.parity);
       L::Format::template multiply<L::kTokenTiles, kTileBlocks>(
           shared.stages + slot.index * shared.stage_bytes, block, lane, offsets.of_tile, constants, acc,
-          typename L::Totals{shared.totals_there + slot.index * 8, slot.parity,
-                             shared.totals + slot.index * L::kTotals + 2 * t});
+          typename L::Totals{shared.totals_there + slot.index * 8, slot.parity, shared.totals + slot.index * L::kTotals,
+                             has_totals},
+          [&] {
+            if constexpr (kLooksAhead) {
+              const bool tokens = has_completed(shared.tokens + next.index * 8, next.parity);
+              const bool weights = has_completed(shared.weights + next.index * 8, next.parity);
+              there = tokens && weights;
+            }
+          });
       __syncwarp();
       if (lane == 0) arrive(shared.room + slot.index * 8);
-      slot.advance(L::kSplit, call.stages);
+      slot = next;
     }
     wait = at - end;
     wait_parity(shared.sums_room + block * 8, sums_parity);
@@ -95,8 +111,9 @@ __device__ __forceinline__ void multiply_stages(const Call& call, const Shared<L
 /// A warp that finishes the sums of a slice of every tile, while the others go on.
 ///
 /// Thread blocks that share a tile share its items (some tokens of a slice) too: those whose last shared tile it is,
-/// item i the (i mod n)-th of the n. The others send them their parts: sums with the launch's flag in each 8 bytes, so
-/// that a part needs no counter beside it, and no fence.
+/// item i the (i mod n)-th of the n. The others send them their parts, which are waited for
+/// word by word (present()), without a counter or a fence, and cleared by who has read them: the next product's are not
+/// sent before all of this one's sums are finished.
 template <class L>
 class SumFinisher {
   using F = Finisher<L>;
@@ -109,7 +126,8 @@ class SumFinisher {
     wait_for_previous();
     const unsigned launch = __ldcg(&call_.counters->launches);
     finisher_.set = (launch & 1u) * call_.inputs.set;
-    clear(call_.inputs.set - finisher_.set);
+    if (call_.peers.ranks > 1) finisher_.quad_calls = __ldcg(&call_.peers.state->quad_calls);
+    clear(call_.inputs.set - finisher_.set);  // and with it the last of the counters that leave() changes are read
     say_cleared<L::kSlices>();
     std::uint32_t parity = 0;
     int product = -1;
@@ -117,7 +135,6 @@ class SumFinisher {
       const Work& work = call_.work[p];
       if (p != product) {
         product = p;
-        flag_ = launch * kProducts + static_cast<unsigned>(p) + 1;
         wait_parity(shared_.complete + p * 8, 0);  // then so are the residual, and its squares
         if (p == kGateUp || p == kQkv) finisher_.load_factors(p == kGateUp ? 0 : 1, shared_.squares, slice_);
       }
@@ -169,7 +186,7 @@ class SumFinisher {
     return call_.parts + (block > tile.first ? kSlotStride : 0) + block * kBlockStride + slice_ * kSliceStride +
            threadIdx.x % 32;
   }
-  static constexpr int kItemStride = 2 * 32, kSliceStride = kTokens / L::kItemTokens * kItemStride,
+  static constexpr int kItemStride = 32, kSliceStride = kTokens / L::kItemTokens * kItemStride,
                        kBlockStride = L::kSlices * kSliceStride, kSlotStride = kPlaces * kBlockStride;
 
   __device__ __forceinline__ void send(const Tile& tile) const {
@@ -181,37 +198,21 @@ class SumFinisher {
     for (int item = 0; item < L::kMaxItems; ++item) {
       if (item >= call_.items || tile.is_mine(item)) continue;
       const float4 v = sums[item];
-      store_relaxed(to + item * kItemStride, make_uint4(__float_as_uint(v.x), flag_, __float_as_uint(v.y), flag_));
-      store_relaxed(to + item * kItemStride + 32, make_uint4(__float_as_uint(v.z), flag_, __float_as_uint(v.w), flag_));
+      store_relaxed(to + item * kItemStride, present(make_uint4(__float_as_uint(v.x), __float_as_uint(v.y),
+                                                                __float_as_uint(v.z), __float_as_uint(v.w))));
     }
   }
-
-  /// What a lane has received of an item.
-  struct Part {
-    uint4 low, high;
-    __device__ __forceinline__ void load(const uint4* from) {
-      low = load_relaxed(from);
-      high = load_relaxed(from + 32);
-    }
-    __device__ __forceinline__ bool is_there(unsigned flag) const {
-      return low.y == flag && low.w == flag && high.y == flag && high.w == flag;
-    }
-    __device__ __forceinline__ float4 value() const {
-      return make_float4(__uint_as_float(low.x), __uint_as_float(low.z), __uint_as_float(high.x),
-                         __uint_as_float(high.z));
-    }
-  };
 
   /// sums[i] += the parts that the thread blocks from `first` on sent of item i: kCount of them, fewer at the tile's
   /// end.
   template <int kMyItems, int kCount>
   __device__ __forceinline__ void receive(const Tile& tile, int first, float4 (&sums)[F::kItems], int only) const {
-    Part parts[kMyItems][kCount];
+    uint4 parts[kMyItems][kCount];
     const auto is_sent = [&](int i, int n) {
       return finisher_.finishes(only + i) && first + n <= tile.last && first + n != static_cast<int>(blockIdx.x);
     };
-    const uint4* from = part(tile, first) + finisher_.item(only) * kItemStride;
-    const uint4* next = part(tile, first + 1) + finisher_.item(only) * kItemStride - kBlockStride;
+    uint4* from = part(tile, first) + finisher_.item(only) * kItemStride;
+    uint4* next = part(tile, first + 1) + finisher_.item(only) * kItemStride - kBlockStride;
     const int stride = finisher_.finishes(only + 1) ? finisher_.step * kItemStride : 0;
     const auto place = [&](int i, int n) { return (n == 0 ? from : next + n * kBlockStride) + i * stride; };
     bool there;
@@ -221,17 +222,22 @@ class SumFinisher {
       for (int i = 0; i < kMyItems; ++i)
 #pragma unroll
         for (int n = 0; n < kCount; ++n)  // what is not sent is read too, somewhere within the workspace, and ignored
-          parts[i][n].load(place(i, n));
+          parts[i][n] = load_relaxed(place(i, n));
 #pragma unroll
       for (int i = 0; i < kMyItems; ++i)
 #pragma unroll
-        for (int n = 0; n < kCount; ++n) there = there && (parts[i][n].is_there(flag_) || !is_sent(i, n));
+        for (int n = 0; n < kCount; ++n) there = there && (is_present(parts[i][n]) || !is_sent(i, n));
     } while (!__all_sync(0xffffffffu, there));
 #pragma unroll
     for (int i = 0; i < kMyItems; ++i)
 #pragma unroll
       for (int n = 0; n < kCount; ++n)
-        if (is_sent(i, n)) sums[only + i] = sums[only + i] + parts[i][n].value();
+        if (is_sent(i, n)) {
+          const uint4 v = parts[i][n];
+          sums[only + i] = sums[only + i] + make_float4(__uint_as_float(v.x), __uint_as_float(v.y),
+                                                        __uint_as_float(v.z), __uint_as_float(v.w));
+          store_relaxed(place(i, n), make_uint4(0, 0, 0, 0));  // before add_release(): for the next product
+        }
   }
 
   /// Sums of the finisher's items over thread blocks: this one's part, then the others' in order.
@@ -274,15 +280,18 @@ class SumFinisher {
   /// Clears what the last launch has written into its set of inputs, and what this one will write for attention.
   __device__ __forceinline__ void clear(long long set) const {
     const long long m = __ldcg(&call_.counters->last_m), threads = gridDim.x * (L::kSlices * 32);
-    const auto clear_values = [&](__nv_bfloat16* values, long long count) {
-      auto* words = reinterpret_cast<uint4*>(values);
-      for (long long i = (blockIdx.x * L::kSlices + slice_) * 32 + threadIdx.x % 32; i < count / 8; i += threads)
-        words[i] = make_uint4(0, 0, 0, 0);
-    };
-    clear_values(call_.inputs.scaled[0] + set, m * call_.hidden);
-    clear_values(call_.inputs.mlp + set, m * call_.intermediate);
-    clear_values(call_.inputs.scaled[1] + set, m * call_.hidden);
-    if (call_.products == kProducts) clear_values(call_.qkv_out, static_cast<long long>(call_.m) * call_.work[kQkv].n);
+#pragma unroll 1
+    for (int i = 0; i < (call_.products == kProducts ? 4 : 3); ++i) {
+      auto* words = reinterpret_cast<uint4*>(i == 3   ? call_.qkv_out
+                                             : i == 2 ? call_.inputs.mlp + set
+                                                      : call_.inputs.scaled[i] + set);
+      const long long count = i == 3   ? static_cast<long long>(call_.m) * call_.work[kQkv].n
+                              : i == 2 ? m * call_.intermediate
+                                       : m * call_.hidden;
+#pragma unroll 1
+      for (long long at = (blockIdx.x * L::kSlices + slice_) * 32 + threadIdx.x % 32; at < count / 8; at += threads)
+        words[at] = make_uint4(0, 0, 0, 0);
+    }
     __threadfence();  // before anything that other thread blocks go by
   }
 
@@ -290,7 +299,6 @@ class SumFinisher {
   const Shared<L>& shared_;
   const int slice_;
   F finisher_;
-  unsigned flag_ = 0;  // of the launch's product
 };
 
 }  // namespace qwenbench::kernels::chain

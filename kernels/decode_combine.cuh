@@ -2,10 +2,10 @@
 #pragma once
 
 #include "kernels/decode_accumulator.cuh"
+#include "kernels/decode_item_inputs.cuh"
 
 namespace qwenbench::kernels::decode {
 
-constexpr int kMaxGroup = 16;
 constexpr int kPairs = 8 * kHeadDim / 2;                 // of outputs, of 8 queries
 constexpr int kPartFloats = kMaxGroup * (kHeadDim + 2);  // unnormalised outputs, maxima, sums
 

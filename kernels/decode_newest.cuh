@@ -11,28 +11,25 @@ namespace qwenbench::kernels::decode {
 template <class R>
 struct NewestTokens {
   const DecodeAttention& op;
-  const Sequences& sequences;
-  int begin, end, at;  // of the thread block's slice
-  Item item;
+  const MySlice& slice;
+  int next_item = 0;
+  const Item* item = nullptr;
 
-  __device__ NewestTokens(const DecodeAttention& of_op, const Sequences& of_sequences, int from, int to)
-      : op(of_op), sequences(of_sequences), begin(from), end(to), at(from) {}
+  __device__ NewestTokens(const DecodeAttention& of_op, const MySlice& of_slice) : op(of_op), slice(of_slice) {}
   __device__ bool next() {
     const int warp = static_cast<int>(threadIdx.x) / 32;
-    while (at < end) {
-      item = find_item(sequences.tiles_before, op.batch.num_seqs, op.cache.kv_heads, at);
-      at = item.end;
-      if (item.end <= end && (item.end - 1 - begin) % R::kWarps == warp) return true;
+    for (int end = item ? item->end : slice.begin(); end < slice.end(); end = item->end) {
+      item = &slice.item(next_item++);
+      if (item->end <= slice.end() && (item->end - 1 - slice.begin()) % R::kWarps == warp) return true;
     }
     return false;
   }
-  __device__ int token() const { return sequences.first_row[item.sequence]; }
-  __device__ int tile() const { return (item.end - 1 - begin) / R::kWarps; }  // which of the warp's
-  __device__ int row() const { return (sequences.length[item.sequence] - 1) % kTileTokens; }
+  __device__ int token() const { return item->row; }
+  __device__ int tile() const { return (item->end - 1 - slice.begin()) / R::kWarps; }  // which of the warp's
+  __device__ int row() const { return (item->length - 1) % kTileTokens; }
 };
 
-/// A row of K (lanes 0 to 15) and V of a newest token, as the cache stores it. All that is read is asked for at once,
-/// the row itself last: it may have to be waited for.
+/// A row of K (lanes 0 to 15) and V of a newest token, as the cache stores it. All that is read is asked for at once.
 template <class R>
 class NewestRow {
  public:
@@ -44,16 +41,17 @@ class NewestRow {
     const KvLayer& cache = newest.op.raw.cache;
     turn_.load(newest.op.raw, newest.token(), false, lane());
     slot_ = newest.op.raw.slot[newest.token()];
-    scale_ = R::kFp8 ? (is_value() ? cache.v_scale : cache.k_scale)[newest.item.kv_head] : 1.0f;
-    projected_.load(newest.op.raw, newest.token(), head(newest), lane(), newest.op.raw_is_announced);
+    scale_ = R::kFp8 ? (is_value() ? cache.v_scale : cache.k_scale)[newest.item->kv_head] : 1.0f;
+    projected_.load(newest.op.raw, newest.token(), head(newest), lane());
   }
   __device__ void finish(const NewestTokens<R>& newest) {
+    if (newest.op.raw_is_announced) projected_.wait();
     constexpr KvDtype kDtype = R::kFp8 ? KvDtype::kFp8E4M3 : KvDtype::kBFloat16;
     stored_ = {kDtype, projected_.kept(newest.op.raw, turn_, head(newest)), scale_};
   }
   __device__ void append(const NewestTokens<R>& newest) const {
     const KvLayer& cache = newest.op.raw.cache;
-    device::append(cache, is_value() ? cache.v : cache.k, newest.item.kv_head, slot_, stored_, lane());
+    device::append(cache, is_value() ? cache.v : cache.k, newest.item->kv_head, slot_, stored_, lane());
   }
   /// place(b): where byte b of the row lies.
   template <class Place>
@@ -63,7 +61,7 @@ class NewestRow {
 
  private:
   __device__ static int head(const NewestTokens<R>& newest) {
-    return newest.op.heads + newest.item.kv_head + (is_value() ? newest.op.cache.kv_heads : 0);
+    return newest.op.heads + newest.item->kv_head + (is_value() ? newest.op.cache.kv_heads : 0);
   }
 
   HeadTurn turn_;

@@ -47,36 +47,31 @@ __device__ inline void copy_tile(const KvLayer& cache, std::int64_t place, int v
 template <class R>
 class TileRing {
  public:
-  /// own: the warp's kStages stages. Its tiles are first, first + kWarps, ... < end.
+  /// own: the warp's kStages stages. Its tiles are first, first + kWarps, ... of the slice.
   /// A context that L2 may still hold when the next token is decoded stays there: `is_long` tells of another.
-  __device__ TileRing(const DecodeAttention& op, const Sequences& sequences, int log2_tiles, int first, int end,
-                      bool is_long, char* own)
+  __device__ TileRing(const DecodeAttention& op, const MySlice& slice, int log2_tiles, int first, bool is_long,
+                      char* own)
       : cache_(op.cache),
-        finder_(op, sequences, log2_tiles, first, end),
-        own_(own),
+        finder_(op, slice, log2_tiles, first),
         ring_(shared_address(own)),
         policy_(is_long ? evict_first_policy() : evict_normal_policy()) {}
 
-  /// Copies the first tiles, but not the newest token of a sequence: it may not be there yet.
-  __device__ void begin() {
-#pragma unroll 1
-    for (int i = 0; i < R::kStages - 1; ++i) {
-      std::int64_t place;
-      int valid;
-      finder_.find(i, place, valid);
-      if (valid > 0) copy_tile<R>(cache_, place, (valid & ~kNewest) - (valid & kNewest ? 1 : 0), stage(i), policy_);
-      commit_copies();
-    }
+  /// Copies the first tile, but not the newest token of a sequence: it may not be there yet.
+  __device__ void begin() { copy_first(0, kBegun, 1); }
+  /// And those that fit beside it, now that newest tokens are in the cache.
+  __device__ void go_on() {
+    __syncwarp();
+    copy_first(kBegun, R::kStages - 1, 0);
   }
 
   /// Whether begin() has copied the warp's i-th tile.
-  __device__ static bool begins_with(int i) { return i < R::kStages - 1; }
+  __device__ static bool begins_with(int i) { return i < kBegun; }
 
   /// Puts the newest token of such a tile there: row `at` of K and V.
   __device__ void put(int i, int at, const NewestRow<R>& row) {
     wait_copies<0>();
     __syncwarp();
-    char* to = own_ + i * R::kStageBytes + (row.is_value() ? R::kTileBytes : 0) + at * R::kRowBytes;
+    char* to = pointer(stage(i)) + (row.is_value() ? R::kTileBytes : 0) + at * R::kRowBytes;
     row.store([&](int byte) { return to + (byte / 16 ^ at % 8) * 16 + byte % 16; });
     __syncwarp();
   }
@@ -109,15 +104,29 @@ class TileRing {
   }
 
   /// A stage that is neither read nor copied to until advance() is called.
-  __device__ char* spare() const { return own_ + next_stage_ * R::kStageBytes; }
+  __device__ char* spare() const { return pointer(stage(next_stage_)); }
 
  private:
+  static constexpr int kBegun = 1;
+
+  /// Tiles from ... to - 1, each without so many of its newest tokens.
+  __device__ __forceinline__ void copy_first(int from, int to, int newest) {
+#pragma unroll 1
+    for (int i = from; i < to; ++i) {
+      std::int64_t place;
+      int valid;
+      finder_.find(i, place, valid);
+      if (valid > 0)
+        copy_tile<R>(cache_, place, (valid & ~kNewest) - (valid & kNewest ? newest : 0), stage(i), policy_);
+      commit_copies();
+    }
+  }
   __device__ unsigned stage(int i) const { return ring_ + i * R::kStageBytes; }
+  __device__ static char* pointer(unsigned address) { return static_cast<char*>(__cvta_shared_to_generic(address)); }
   __device__ static int following(int stage) { return stage + 1 == R::kStages ? 0 : stage + 1; }
 
   const KvLayer& cache_;
   TileFinder<R::kWarps> finder_;
-  char* own_;
   unsigned ring_;
   std::uint64_t policy_;
   int next_ = R::kStages - 1, next_stage_ = R::kStages - 1;  // the tile to copy, and where to

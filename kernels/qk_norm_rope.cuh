@@ -19,9 +19,6 @@ __device__ inline void unpack4(uint2 v, float (&to)[4]) {
   to[2] = bf16_low(v.y);
   to[3] = bf16_high(v.y);
 }
-__device__ inline void load4(const __nv_bfloat16* from, float (&to)[4]) {
-  unpack4(*reinterpret_cast<const uint2*>(from), to);
-}
 
 /// What another kernel may be writing.
 __device__ inline uint2 load_relaxed8(const __nv_bfloat16* from) {
@@ -41,14 +38,14 @@ __device__ inline void store8(__nv_bfloat16* to, int lane, const Vector8& x) {
 
 /// What a lane needs of a norm's weight and of a token's angles; read before the row itself has come.
 struct HeadTurn {
-  Vector8 weight;
+  uint2 weight_low, weight_high;  // bf16
   float4 cos, sin;
   float eps;
 
   __device__ void load(const QkNormRopeAppend& op, int token, bool is_query, int lane) {
-    const auto* from = static_cast<const __nv_bfloat16*>(is_query ? op.q_weight : op.k_weight);
-    load4(from + 4 * lane, weight.low);
-    load4(from + kHalfDim + 4 * lane, weight.high);
+    const auto* from = static_cast<const __nv_bfloat16*>(is_query ? op.q_weight : op.k_weight) + 4 * lane;
+    weight_low = *reinterpret_cast<const uint2*>(from);
+    weight_high = *reinterpret_cast<const uint2*>(from + kHalfDim);
     const std::int64_t at = static_cast<std::int64_t>(token) * kHalfDim + 4 * lane;
     cos = *reinterpret_cast<const float4*>(op.cos + at);
     sin = *reinterpret_cast<const float4*>(op.sin + at);
@@ -63,10 +60,13 @@ __device__ inline void norm(Vector8& x, const HeadTurn& turn) {
 #pragma unroll
   for (int step = kLanesPerHead / 2; step > 0; step /= 2) squares += __shfl_xor_sync(kAllLanes, squares, step);
   const float factor = 1.0f / sqrtf(squares / kHeadDim + turn.eps);
+  Vector8 weight;
+  unpack4(turn.weight_low, weight.low);
+  unpack4(turn.weight_high, weight.high);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    x.low[i] = x.low[i] * factor * turn.weight.low[i];
-    x.high[i] = x.high[i] * factor * turn.weight.high[i];
+    x.low[i] = x.low[i] * factor * weight.low[i];
+    x.high[i] = x.high[i] * factor * weight.high[i];
   }
 }
 
@@ -134,44 +134,51 @@ __device__ inline void append(const KvLayer& cache, void* data, int head, std::i
 }
 
 /// Head `head` of the row of `token`, heads in the order q, k, v. Lanes of a warp call it together.
-struct HeadRow {
-  Vector8 raw;  // as projected
-
-  /// is_announced: the row may not be there yet; its words (two values) are 0 until they are written.
-  __device__ void load(const QkNormRopeAppend& op, int token, int head, int lane, bool is_announced = false) {
+class HeadRow {
+ public:
+  /// Asks for it.
+  __device__ void load(const QkNormRopeAppend& op, int token, int head, int lane) {
     const std::int64_t at = static_cast<std::int64_t>(token) * (op.heads + 2 * op.cache.kv_heads) + head;
-    const auto* in = static_cast<const __nv_bfloat16*>(op.qkv) + at * kHeadDim + 4 * lane;
-    uint2 low, high;
-    if (is_announced) {
-      do low = load_relaxed8(in), high = load_relaxed8(in + kHalfDim);
-      while (min(min(low.x, low.y), min(high.x, high.y)) == 0);
-    } else {
-      low = *reinterpret_cast<const uint2*>(in), high = *reinterpret_cast<const uint2*>(in + kHalfDim);
-    }
-    unpack4(low, raw.low);
-    unpack4(high, raw.high);
+    from_ = static_cast<const __nv_bfloat16*>(op.qkv) + at * kHeadDim + 4 * lane;
+    look();
+  }
+  /// Where it was not there yet: its words (two values) are 0 until they are written.
+  __device__ void wait() {
+    while (min(min(low_.x, low_.y), min(high_.x, high_.y)) == 0) look();
   }
 
+  /// As projected.
+  __device__ Vector8 raw() const {
+    Vector8 x;
+    unpack4(low_, x.low);
+    unpack4(high_, x.high);
+    return x;
+  }
   /// After norm and RoPE.
   __device__ Vector8 turned(const HeadTurn& turn) const {
-    Vector8 x = raw;
+    Vector8 x = raw();
     norm(x, turn);
     rotate(x, turn);
     return x;
   }
-
   /// Of a head of K or V: what the cache would hold without rounding.
   __device__ Vector8 kept(const QkNormRopeAppend& op, const HeadTurn& turn, int head) const {
-    const Vector8 as_key = turned(turn);
+    const Vector8 as_key = turned(turn), as_value = raw();
     const bool is_value = head >= op.heads + op.cache.kv_heads;
     Vector8 row;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      row.low[i] = is_value ? raw.low[i] : as_key.low[i];
-      row.high[i] = is_value ? raw.high[i] : as_key.high[i];
+      row.low[i] = is_value ? as_value.low[i] : as_key.low[i];
+      row.high[i] = is_value ? as_value.high[i] : as_key.high[i];
     }
     return row;
   }
+
+ private:
+  __device__ void look() { low_ = load_relaxed8(from_), high_ = load_relaxed8(from_ + kHalfDim); }
+
+  const __nv_bfloat16* from_;
+  uint2 low_, high_;
 };
 
 }  // namespace qwenbench::kernels::device

@@ -105,6 +105,15 @@ struct W4Groups {
     const std::uint32_t z = rt < 2 ? zeros << (16 - 8 * rt) : zeros >> (8 * rt - 16);
     zero[0] = __uint_as_float(z & 0x000F0000u), zero[1] = __uint_as_float(z & 0x00F00000u);
   }
+  /// -scale zero 2^-13 (of tiny zeros, times 2^120) of rows g and g+8, each as two bf16 values whose sum it is.
+  __device__ __forceinline__ void scaled_zeros(int rt, std::uint32_t (&rows)[2]) const {
+    const std::uint32_t tiny = __byte_perm(zeros, 0, rt * 0x0101 | 0x4040) & 0x00F0000Fu;
+    const __nv_bfloat162 zero = __hmul2(bits_bf16x2(tiny), bits_bf16x2(0xFB80FB80u));  // -2^120
+    const __nv_bfloat162 high = __hmul2(zero, bits_bf16x2(pair(rt)));
+    const __nv_bfloat162 low = __hfma2(zero, bits_bf16x2(pair(rt)), __hneg2(high));
+    rows[0] = __byte_perm(bf16x2_bits(high), bf16x2_bits(low), 0x5410);
+    rows[1] = __byte_perm(bf16x2_bits(high), bf16x2_bits(low), 0x7632);
+  }
 };
 
 __device__ __forceinline__ std::uint32_t w4_word(const uint4 (&chunks)[2], int rt, int j) {

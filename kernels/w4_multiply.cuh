@@ -7,7 +7,8 @@
 
 namespace qwenbench::kernels {
 
-constexpr int kTotalsStride = 16;
+/// Tokens whose totals a stage has room for.
+constexpr int kTotalsTokens = 16;
 
 /// Sums of a stage's tokens over the columns of each group: the warp that multiplies computes them on its way. Where
 /// codes are tiny (w4_unpack_tiny) it multiplies the tokens by their factor too.
@@ -17,22 +18,40 @@ struct OwnTotals {
 };
 /// Another warp has: they are in shared memory when `barrier` is through. Tokens come with their factor. kOneToken:
 /// there is one alone, and sums of others are not brought to the end.
+///
+/// One group: fp32 [kTotalsTokens]. Four: [kTotalsTokens][4 groups] pairs of words, each word a bf16 value twice; the
+/// total is 2^120 times the sum of the two.
 template <bool kOneToken>
 struct GivenTotals {
   static constexpr bool kGiven = true;
   static constexpr int kColumns = kOneToken ? 1 : 2;  // of the two that a lane has
   std::uint32_t barrier, parity;
-  const float* totals;  // [groups][kTotalsStride tokens], at this lane's first token
+  const float* totals;
+  bool seen;  // that the barrier is through
 
+  /// Of this lane's columns, as sums have them.
   template <int kTokenTiles>
-  __device__ __forceinline__ void load(int group, float (&sum_x)[kTokenTiles][4]) const {
-    if (group == 0) wait_parity(barrier, parity);
+  __device__ __forceinline__ void load(float (&sum_x)[kTokenTiles][4]) const {
+    if (!seen) wait_parity(barrier, parity);
+    const int t = threadIdx.x % 4;
 #pragma unroll
     for (int tt = 0; tt < kTokenTiles; ++tt) {
-      const float2 v = *reinterpret_cast<const float2*>(totals + group * kTotalsStride + tt * 8);
+      const float2 v = *reinterpret_cast<const float2*>(totals + tt * 8 + 2 * t);
       sum_x[tt][0] = v.x, sum_x[tt][1] = v.y;
     }
   }
+  /// As the B operand: of this lane's token, and the group that lane % 4 tells.
+  template <int kTokenTiles>
+  __device__ __forceinline__ void load_pairs(uint2 (&b)[kTokenTiles]) const {
+    if (!seen) wait_parity(barrier, parity);
+#pragma unroll
+    for (int tt = 0; tt < kTokenTiles; ++tt) b[tt] = reinterpret_cast<const uint2*>(totals)[tt * 32 + threadIdx.x % 32];
+  }
+};
+
+/// What W4Format::multiply() calls where nothing is to be done on its way.
+struct Nothing {
+  __device__ void operator()() const {}
 };
 
 /// kGroups: scales per row and unit of 128 columns, 1 or 4. kScaleSums: scale the fp32 sums instead of the weights.
@@ -44,6 +63,7 @@ struct W4Format {
     int row_blocks;
   };
   static constexpr int kBlockBytes = kW4UnitCodes + kGroups * kW4GroupBytes;
+  static constexpr int kTotalsFloats = kGroups == 1 ? kTotalsTokens : kTotalsTokens * kGroups * 2;  // see GivenTotals
   /// What multiply()'s sums of rows g (half 0) and g+8 still lack.
   __host__ __device__ static constexpr float sum_factor(int half) {
     return !kScaleSums ? 1.0f : half == 0 ? kW4SumFactorLow : kW4SumFactorHigh;
@@ -84,17 +104,19 @@ struct W4Format {
     }
   };
 
-  /// acc += rows of the stage's row block `row_warp`, in four tiles of 16, times its tokens.
-  template <int kTokenTiles, int kRowWarps, class Totals = OwnTotals>
+  /// acc += rows of the stage's row block `row_warp`, in four tiles of 16, times its tokens. `meanwhile` is called when
+  /// the last products are under way.
+  template <int kTokenTiles, int kRowWarps, class Totals = OwnTotals, class Meanwhile = Nothing>
   __device__ static __forceinline__ void multiply(const unsigned char* stage, int row_warp, int lane,
                                                   const int (&token_offset)[kTokenTiles], const W4Constants& constants,
-                                                  float (&acc)[4][kTokenTiles][4], const Totals& totals = {}) {
+                                                  float (&acc)[4][kTokenTiles][4], const Totals& totals = {},
+                                                  Meanwhile meanwhile = {}) {
     const unsigned char* codes = stage + row_warp * kW4UnitCodes + lane * 16;
     const unsigned char* groups = stage + kRowWarps * kW4UnitCodes + row_warp * (kGroups * kW4GroupBytes);
     W4Groups group;
     if (kGroups == 1) group.load(groups, lane / 4);
     if constexpr (kScaleSums && kGroups == 1) {
-      multiply_unit<kTokenTiles>(stage, codes, token_offset, group, acc, totals);
+      multiply_unit<kTokenTiles>(stage, codes, token_offset, group, acc, totals, meanwhile);
     } else {
       Tokens<kTokenTiles, kScaleSums && !Totals::kGiven> tokens;
 #pragma unroll
@@ -106,29 +128,34 @@ struct W4Format {
         tokens.load(stage, token_offset, step);
         if constexpr (kScaleSums) {
           float sum_x[kTokenTiles][4] = {};
-          if constexpr (Totals::kGiven)
-            totals.load(step, sum_x);
-          else
-            add_ones(tokens.b, sum_x);
+          if constexpr (!Totals::kGiven) add_ones(tokens.b, sum_x);
 #pragma unroll
           for (int rt = 0; rt < 4; ++rt) {
             float sum[kTokenTiles][4] = {};
             add(w4_word(chunks, rt, 0), w4_word(chunks, rt, 1), tokens.b, sum);
-            scale<Totals::kColumns>(group, rt, sum, sum_x, acc[rt]);
+            scale<Totals::kColumns, !Totals::kGiven>(group, rt, sum, sum_x, acc[rt]);
           }
         } else {
           scale_weights<kTokenTiles>(group, chunks, tokens.b, constants, acc);
         }
+      }
+      if constexpr (kScaleSums && Totals::kGiven) {
+        meanwhile();
+        group.load(groups + lane % 4 * kW4GroupBytes, lane / 4);
+        uint2 pairs[kTokenTiles];
+        totals.load_pairs(pairs);
+        subtract_zeros(group, pairs, acc);
       }
     }
   }
 
   /// One scale for the whole unit: it multiplies the sum of 128 columns. All four row tiles at once, with many tokens,
   /// take more registers than reading the tokens twice takes time.
-  template <int kTokenTiles, class Totals>
+  template <int kTokenTiles, class Totals, class Meanwhile>
   __device__ static __forceinline__ void multiply_unit(const unsigned char* stage, const unsigned char* codes,
                                                        const int (&token_offset)[kTokenTiles], const W4Groups& group,
-                                                       float (&acc)[4][kTokenTiles][4], const Totals& totals) {
+                                                       float (&acc)[4][kTokenTiles][4], const Totals& totals,
+                                                       Meanwhile meanwhile) {
     constexpr int kParts = kTokenTiles == 1 ? 1 : 2, kEach = 4 / kParts;
     Tokens<kTokenTiles, !Totals::kGiven> tokens;
     float sum_x[kTokenTiles][4] = {};
@@ -147,31 +174,40 @@ struct W4Format {
         }
       }
       if constexpr (Totals::kGiven)
-        if (part == 0) totals.load(0, sum_x);
+        if (part == 0) totals.load(sum_x);
+      if (part == kParts - 1) meanwhile();
 #pragma unroll
       for (int rt = 0; rt < kEach; ++rt)
-        scale<Totals::kColumns>(group, part * kEach + rt, sum[rt], sum_x, acc[part * kEach + rt]);
+        scale<Totals::kColumns, true>(group, part * kEach + rt, sum[rt], sum_x, acc[part * kEach + rt]);
     }
   }
 
-  /// totals [kGroups][kTotalsStride] = the sums of a stage's tokens over each group's columns (see add_ones).
+  /// totals = the sums of a stage's tokens over each group's columns (see add_ones), as GivenTotals has them.
   template <int kTokenTiles>
   __device__ static __forceinline__ void add_tokens(const unsigned char* stage, const int (&token_offset)[kTokenTiles],
                                                     float* totals, int lane) {
-    float sum_x[kTokenTiles][4] = {};
+    const int g = lane / 4, t = lane % 4;
+    float sum_x[kGroups][kTokenTiles][4] = {};
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       Tokens<kTokenTiles, false> tokens;
       tokens.load(stage, token_offset, step);
-      add_ones(tokens.b, sum_x);
-      if (kGroups == 1 && step < 3) continue;
+      add_ones(tokens.b, sum_x[step % kGroups]);
+    }
 #pragma unroll
-      for (int tt = 0; tt < kTokenTiles; ++tt) {
-        if (lane < 4)
-          *reinterpret_cast<float2*>(totals + step % kGroups * kTotalsStride + tt * 8 + 2 * lane) =
-              make_float2(sum_x[tt][0], sum_x[tt][1]);
+    for (int tt = 0; tt < kTokenTiles; ++tt) {
+      if constexpr (kGroups == 1) {
+        if (g == 0) *reinterpret_cast<float2*>(totals + tt * 8 + 2 * t) = make_float2(sum_x[0][tt][0], sum_x[0][tt][1]);
+      } else {  // all lanes g have the same sums: each takes one of the eight
+        float mine = 0;
 #pragma unroll
-        for (float& sum : sum_x[tt]) sum = 0;
+        for (int i = 0; i < 2 * kGroups; ++i)
+          if (g == i) mine = sum_x[i / 2][tt][i % 2];
+        mine *= kTotalsFactor;
+        const __nv_bfloat162 high = __float2bfloat162_rn(mine);
+        const __nv_bfloat162 low = __float2bfloat162_rn(mine - __low2float(high));
+        reinterpret_cast<uint2*>(totals)[(tt * 8 + 2 * t + g % 2) * kGroups + g / 2] =
+            make_uint2(bf16x2_bits(high), bf16x2_bits(low));
       }
     }
   }
@@ -201,7 +237,8 @@ struct W4Format {
       }
     }
   }
-  template <int kColumns, int kTokenTiles>
+  /// acc += scale (sum u x - zero sum x); the second part only where kZeros.
+  template <int kColumns, bool kZeros, int kTokenTiles>
   __device__ static __forceinline__ void scale(const W4Groups& group, int rt, const float (&sum)[kTokenTiles][4],
                                                const float (&sum_x)[kTokenTiles][4], float (&acc)[kTokenTiles][4]) {
     float zero[2], scale[2];
@@ -211,8 +248,28 @@ struct W4Format {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         if (i % 2 >= kColumns) continue;
-        acc[tt][i] = fmaf(scale[i / 2], fmaf(-zero[i / 2], sum_x[tt][i % 2], sum[tt][i]), acc[tt][i]);
+        const float shifted = kZeros ? fmaf(-zero[i / 2], sum_x[tt][i % 2], sum[tt][i]) : sum[tt][i];
+        acc[tt][i] = fmaf(scale[i / 2], shifted, acc[tt][i]);
       }
+  }
+
+  // With four groups a unit, one product does all of it: columns 2t and 2t+1 of the A operand are the two halves of
+  // -scale zero of group t (a product of 8 by 4 bits is the sum of two bf16 values), times the higher part of the
+  // group's total; columns 2t+8 and 2t+9 are the same, times the lower part: 16 bits of the total, and its sign.
+  static constexpr float kTotalsFactor = 0x1p-120f;
+
+  /// `group`: of the lane's group t.
+  template <int kTokenTiles>
+  __device__ static __forceinline__ void subtract_zeros(const W4Groups& group, const uint2 (&pairs)[kTokenTiles],
+                                                        float (&acc)[4][kTokenTiles][4]) {
+#pragma unroll
+    for (int rt = 0; rt < 4; ++rt) {
+      std::uint32_t rows[2];
+      group.scaled_zeros(rt, rows);
+      const std::uint32_t a[4] = {rows[0], rows[1], rows[0], rows[1]};
+#pragma unroll
+      for (int tt = 0; tt < kTokenTiles; ++tt) mma_bf16(acc[rt][tt], a, pairs[tt].x, pairs[tt].y);
+    }
   }
 
   template <int kTokenTiles>

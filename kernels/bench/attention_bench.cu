@@ -181,9 +181,13 @@ void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size,
   CHECK_CUDA(cudaMalloc(&workspace, workspace_bytes));
   CHECK_CUDA(cudaMemset(workspace, 0, workspace_bytes));
   const int count = static_cast<int>(sets.size());
+  const auto of_set = [&](const Paged& set) {
+    return DecodeAttention{q, out, heads, set.cache, set.batch, length, workspace};
+  };
+  CHECK_CUDA(plan_decode_attention(of_set(sets[0]), nullptr));  // of one length, all of them
   const bench::Timing t = time_graph(4 * count, [&](int i, cudaStream_t stream) {
     const Paged& set = sets[i % count];
-    DecodeAttention op = {q, out, heads, set.cache, set.batch, length, workspace};
+    DecodeAttention op = of_set(set);
     if (codes) op.q_scale = set.cache.k_scale;
     CHECK_CUDA(decode_attention(op, stream));
   });

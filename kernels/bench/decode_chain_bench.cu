@@ -91,6 +91,7 @@ struct Context {
       bytes += 2.0 * static_cast<double>(size);
       layers.push_back(op);
     }
+    CHECK_CUDA(plan_decode_attention(op, nullptr));
     CHECK_CUDA(cudaDeviceSynchronize());
   }
   ~Context() {

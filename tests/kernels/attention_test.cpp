@@ -301,6 +301,7 @@ std::vector<std::uint16_t> decode(const Case& c, const Uploaded& device, int max
   if (!c.q_scale.empty()) op.q_scale = device.q_scale.get();
   op.prob_scale = c.prob_scale;
   op.shared_limit = shared_limit;
+  check(plan_decode_attention(op, nullptr));
   check(decode_attention(op, nullptr));
   op.out = again.get();
   check(decode_attention(op, nullptr));
@@ -572,6 +573,21 @@ TEST_CASE("decode attention over a long context is split among thread blocks") {
   run_decode(Case(2, 8, 32, true, {20000, 5, 0, 777}, {1, 1, 1, 1}, 3.0f), 20000);
 }
 
+TEST_CASE("decode attention over sequences of one length, and over more of them than a block's plan has room for") {
+  NEEDS_DEVICE();
+  const auto run = [](int seqs, int kv_heads, int longest, bool equal) {
+    std::vector<int> lengths;
+    for (int s = 0; s < seqs; ++s) lengths.push_back(equal ? longest : pick(1, longest));
+    CAPTURE(seqs);
+    CAPTURE(kv_heads);
+    run_decode(Case(kv_heads, 2, 16, true, lengths, std::vector<int>(lengths.size(), 1), 1.0f), longest);
+  };
+  run(16, 8, 1024, true);  // a block an item
+  run(16, 4, 1000, true);  // two blocks could share one, and do not
+  run(5, 8, 2500, true);   // they do
+  run(700, 8, 40, false);  // 42 items a block
+}
+
 TEST_CASE("decode attention that turns and stores the projected rows itself equals both kernels bit for bit") {
   NEEDS_DEVICE();
   for (int round = 0; round < test::rounds(24); ++round) {
@@ -625,6 +641,7 @@ TEST_CASE("decode attention that turns and stores the projected rows itself equa
       op.prob_scale = c.prob_scale;
       op.shared_limit = round % 2 == 0 ? 0 : kSmallSharedMemory;
       op.out_factor = early ? 0x1p64f : 1.0f;
+      check(plan_decode_attention(op, nullptr));
       if (as_one)
         op.raw = append, op.q = nullptr;
       else

@@ -235,11 +235,7 @@ void CudaExecutor::prepare(const StepInput& input, const StepShape& shape) {
   const int sequences = std::max({shape.decode_places, static_cast<int>(input.sequences.size()), engine_.max_num_seqs});
   const std::size_t workspace =
       kernels::decode_attention_workspace_bytes(sequences, context_.plan.local_heads, context_.plan.local_kv_heads);
-  if (step_.attention_workspace.reserve(workspace)) {
-    moved = true;
-    QWENBENCH_CUDA(
-        cudaMemsetAsync(step_.attention_workspace.get(), 0, step_.attention_workspace.bytes(), context_.stream));
-  }
+  moved |= step_.attention_workspace.reserve(workspace);
   moved |= step_.arrays.upload(input, shape, step_.cache->block_size(), context_.stream);
   if (step_.arrays.prefill.count > 0 && step_.cache->is_fp8())
     step_.prefill_workspace.reserve(
@@ -262,6 +258,7 @@ void CudaExecutor::run_text() {
   const int tokens = text_.rows(std::get<graph::Embed>(context_.plan.text.ops.front()).out);
   QWENBENCH_CUDA(kernels::rope_table(step_.arrays.positions, tokens, section, text.rope_theta, step_.cos.get(),
                                      step_.sin.get(), context_.stream));
+  plan_decode(context_, step_, step_.arrays.decode);
   const std::vector<graph::Op>& ops = context_.plan.text.ops;
   LayerRanges ranges(context_.plan.text);
   std::size_t behind_chain = 0;  // the operation that follows the last chain

@@ -98,23 +98,36 @@ kernels::QkNormRopeAppend append_args(const RankContext& context, Buffers& buffe
   return args;
 }
 
-kernels::DecodeAttention decode_args(const RankContext& context, Buffers& buffers, const TextStep& step,
-                                     const graph::PagedAttention& op, const SequenceGroup& sequences) {
+/// What all layers have in common.
+kernels::DecodeAttention decode_args(const TextStep& step, const SequenceGroup& sequences) {
   kernels::DecodeAttention args{};
-  args.q = buffers.data(op.q);
-  args.out = buffers.data(op.out);
-  args.heads = context.plan.local_heads;
-  args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kRead);
   args.batch = sequences.batch;
   args.max_kv_length = step.captured ? step.max_model_len : sequences.max_kv_length;
-  args.out_factor = step.attended_factor;
-  args.q_scale = step.cache->q_scale(op.layer);
-  if (args.q_scale) args.prob_scale = step.cache->prob_scale(op.layer);
   args.workspace = step.attention_workspace.get();
   return args;
 }
 
+kernels::DecodeAttention decode_args(const RankContext& context, Buffers& buffers, const TextStep& step,
+                                     const graph::PagedAttention& op, const SequenceGroup& sequences) {
+  kernels::DecodeAttention args = decode_args(step, sequences);
+  args.q = buffers.data(op.q);
+  args.out = buffers.data(op.out);
+  args.heads = context.plan.local_heads;
+  args.cache = step.cache->layer(op.layer, CudaKvCache::Side::kRead);
+  args.out_factor = step.attended_factor;
+  args.q_scale = step.cache->q_scale(op.layer);
+  if (args.q_scale) args.prob_scale = step.cache->prob_scale(op.layer);
+  return args;
+}
+
 }  // namespace
+
+void plan_decode(const RankContext& context, const TextStep& step, const SequenceGroup& sequences) {
+  if (sequences.count == 0) return;
+  kernels::DecodeAttention args = decode_args(step, sequences);
+  args.cache.kv_heads = context.plan.local_kv_heads;
+  QWENBENCH_CUDA(kernels::plan_decode_attention(args, context.stream));
+}
 
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::QkNormRopeAppend& op) {
   kernels::QkNormRopeAppend args = append_args(context, buffers, step, op);
@@ -140,6 +153,7 @@ void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Pa
   const bool outputs = buffers.kind(op.q) == graph::Rows::kOutputs;
   const StepArrays& arrays = step.arrays;
   const SequenceGroup& decode = outputs ? arrays.decode_outputs : arrays.decode;
+  if (outputs) plan_decode(context, step, decode);  // none of all sequences follows
   if (decode.count > 0)
     QWENBENCH_CUDA(kernels::decode_attention(decode_args(context, buffers, step, op, decode), context.stream));
   if (arrays.prefill.count > 0 && buffers.rows(op.q) > 0) {

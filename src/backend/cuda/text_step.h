@@ -49,6 +49,9 @@ void reserve_features(TextStep& step, int levels, int width);
 void gather_features(TextStep& step, std::span<const std::shared_ptr<const VisualFeatures>> pictures, int width,
                      cudaStream_t stream);
 
+/// Queues what decode attention of a group of sequences does in each layer, before the first of them.
+void plan_decode(const RankContext& context, const TextStep& step, const SequenceGroup& sequences);
+
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::Embed& op,
          const EmbeddingShard& embedding);
 void run(RankContext& context, Buffers& buffers, TextStep& step, const graph::PlaceVisual& op);
