@@ -122,10 +122,11 @@ cudaError_t start(const DecodeAttention& op, const Shape& shape, cudaStream_t st
 
 /// Whether a block may take the large ring and all that it keeps beside it.
 bool has_room_for_large_ring(const DecodeAttention& op) {
-  constexpr int kBeside = sizeof(WarpParts<Ring<KvDtype::kFp8E4M3, RingSize::kLarge>, 2>) + sizeof(BlockPlan) + 64;
+  using Large = Ring<KvDtype::kFp8E4M3, RingSize::kLarge>;
+  constexpr int kBeside = sizeof(WarpParts<Large, 2>) + sizeof(ItemInputs<Large, 2>) + sizeof(BlockPlan) + 64;
   const int device_limit = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   const int limit = op.shared_limit > 0 ? std::min(op.shared_limit, device_limit) : device_limit;
-  return limit >= Ring<KvDtype::kFp8E4M3, RingSize::kLarge>::kBytes + kBeside;
+  return limit >= Large::kBytes + kBeside;
 }
 
 template <KvDtype kDtype, bool kCodes>

@@ -2,7 +2,7 @@
 // copied before they were there.
 #pragma once
 
-#include "kernels/decode_slices.cuh"
+#include "kernels/decode_plan.cuh"
 #include "kernels/qk_norm_rope.cuh"
 
 namespace qwenbench::kernels::decode {

@@ -1,6 +1,6 @@
 #include <cub/block/block_scan.cuh>
 
-#include "kernels/decode_slices.cuh"
+#include "kernels/decode_plan.cuh"
 #include "kernels/launch.h"
 
 namespace qwenbench::kernels {

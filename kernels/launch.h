@@ -1,8 +1,9 @@
 // How kernels of this folder are launched: with the error checked, and where the device can (sm_90) so that a kernel
 // starts while the one before it ends (programmatic dependent launch). Every kernel launched so calls
 // wait_for_previous() before it touches memory that another kernel writes or reads, and every launch waits before it
-// ends, so that whatever is two launches back has ended. decode_attention() alone may look earlier at what the kernel
-// in front of it writes, where every word says whether it is there (raw_is_announced).
+// ends, so that whatever is two launches back has ended. decode_attention() alone looks earlier: at its plan,
+// whose kernel lets nothing start before it has made it visible, and at what the kernel in front of it writes, where
+// every word says whether it is there (raw_is_announced).
 #pragma once
 
 #include <cuda_runtime.h>

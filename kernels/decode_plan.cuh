@@ -24,7 +24,7 @@ struct Item {
   int begin, end;
   int sequence, kv_head;
   int length, row;  // tokens of the sequence, and where its new one stands
-  int shared_by;    // what shared_by() made of the blocks that have some of its tiles
+  int shared_by;    // what share() made of the blocks that have some of its tiles
   int counter;      // of those that have left their parts; zero between launches
 
   /// first_slot: which of its two parts (part_of()) the first of them leaves.
