@@ -17,13 +17,13 @@ __global__ void __launch_bounds__(R::kThreads, 1)
   __shared__ ItemInputs<R, kColumns> inputs;
   __shared__ __align__(16) BlockPlan plan;
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  ItemInputsBringer<R, kColumns, kCodes> bringer(op, shape.group, inputs);
-  if (threadIdx.x == 0) bringer.init();
+  ItemInputsLoader<R, kColumns, kCodes> loader(op, shape.group, inputs);
+  if (threadIdx.x == 0) loader.init();
   // Past the first-level cache: this block may have started before the kernel in front of it has ended.
   for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(sizeof(plan) / sizeof(uint4)); i += R::kThreads)
     reinterpret_cast<uint4*>(&plan)[i] = __ldcg(reinterpret_cast<const uint4*>(shape.plan.blocks + blockIdx.x) + i);
   __syncthreads();
-  const MySlice slice(plan, shape.plan);
+  const BlockSlice slice(plan, shape.plan);
   const int begin = slice.begin(), end = slice.end();
   if (begin == end) {
     // Some block must, or the launch might end before what comes before it, and the next one with it.
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(R::kThreads, 1)
     if (!op.raw_is_announced) wait_for_previous();
     if (has_newest) newest_row.load(newest);
   }
-  bringer.load(slice.item(0));
+  loader.load(slice.item(0));
   ring.begin();
   if (!is_raw) wait_for_previous();
   let_next_start();  // announced rows: of what follows, decode_chain() alone, which brings weights meanwhile
@@ -73,9 +73,9 @@ __global__ void __launch_bounds__(R::kThreads, 1)
     const std::int64_t offset =
         (static_cast<std::int64_t>(item.row) * op.heads + item.kv_head * shape.group) * kHeadDim;
     acc.clear();
-    if (at > begin) bringer.load(item);
-    bringer.store();  // add_warps() has ended with a barrier
-    bringer.wait(index);
+    if (at > begin) loader.load(item);
+    loader.store();  // add_warps() has ended with a barrier
+    loader.wait(index);
     if (index == 0) ring.go_on();
     if (tile < stop)
       acc.load_queries(is_raw ? inputs.queries : static_cast<const __nv_bfloat16*>(op.q) + offset, shape.group,

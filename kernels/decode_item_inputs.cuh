@@ -19,11 +19,11 @@ struct ItemInputs {
 /// The first warps bring them: warp w two query heads, kLanesPerHead lanes each, and warp 0 the scales. All is asked
 /// for by load(), in advance, and shared by store(); nobody waits but for what is stored.
 template <class R, int kColumns, bool kCodes>
-class ItemInputsBringer {
+class ItemInputsLoader {
  public:
   using Inputs = ItemInputs<R, kColumns>;
 
-  __device__ ItemInputsBringer(const DecodeAttention& op, int group, Inputs& inputs)
+  __device__ ItemInputsLoader(const DecodeAttention& op, int group, Inputs& inputs)
       : op_(op), group_(op.raw.qkv ? group : 0), inputs_(inputs) {}
 
   /// By one thread, before a barrier of the block.

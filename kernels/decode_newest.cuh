@@ -11,11 +11,11 @@ namespace qwenbench::kernels::decode {
 template <class R>
 struct NewestTokens {
   const DecodeAttention& op;
-  const MySlice& slice;
+  const BlockSlice& slice;
   int next_item = 0;
   const Item* item = nullptr;
 
-  __device__ NewestTokens(const DecodeAttention& of_op, const MySlice& of_slice) : op(of_op), slice(of_slice) {}
+  __device__ NewestTokens(const DecodeAttention& of_op, const BlockSlice& of_slice) : op(of_op), slice(of_slice) {}
   __device__ bool next() {
     const int warp = static_cast<int>(threadIdx.x) / 32;
     for (int end = item ? item->end : slice.begin(); end < slice.end(); end = item->end) {

@@ -71,9 +71,9 @@ struct Shape {
 };
 
 /// A thread block's plan in shared memory, and behind it the items that have no room there.
-class MySlice {
+class BlockSlice {
  public:
-  __device__ MySlice(const BlockPlan& mine, const Plan& plan) : slice_(mine.slice), near_(mine.items), plan_(plan) {
+  __device__ BlockSlice(const BlockPlan& mine, const Plan& plan) : slice_(mine.slice), near_(mine.items), plan_(plan) {
     asm volatile("" : "+l"(near_));  // an address of either kind, or each use would make it one
   }
   __device__ int begin() const { return slice_.begin; }
@@ -96,7 +96,7 @@ class MySlice {
 template <int kWarps>
 struct TileFinder {
   const DecodeAttention& op;
-  const MySlice& slice;
+  const BlockSlice& slice;
   int log2_tiles;                 // tiles of a block of the cache and one head
   int first;                      // tiles first, first + kWarps, ... of the slice
   int item = 0;                   // of the tile that was looked up last
@@ -104,7 +104,7 @@ struct TileFinder {
   std::int64_t place = 0;         // of the current ones, in tiles from the start of the layer
   int valid = 0;                  // tokens of the tile that exist, perhaps with kNewest
 
-  __device__ TileFinder(const DecodeAttention& op, const MySlice& slice, int log2_tiles, int first)
+  __device__ TileFinder(const DecodeAttention& op, const BlockSlice& slice, int log2_tiles, int first)
       : op(op), slice(slice), log2_tiles(log2_tiles), first(first) {
     look_up(0);
   }

@@ -49,7 +49,7 @@ class TileRing {
  public:
   /// own: the warp's kStages stages. Its tiles are first, first + kWarps, ... of the slice.
   /// A context that L2 may still hold when the next token is decoded stays there: `is_long` tells of another.
-  __device__ TileRing(const DecodeAttention& op, const MySlice& slice, int log2_tiles, int first, bool is_long,
+  __device__ TileRing(const DecodeAttention& op, const BlockSlice& slice, int log2_tiles, int first, bool is_long,
                       char* own)
       : cache_(op.cache),
         finder_(op, slice, log2_tiles, first),

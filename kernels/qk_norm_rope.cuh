@@ -142,7 +142,7 @@ class HeadRow {
     from_ = static_cast<const __nv_bfloat16*>(op.qkv) + at * kHeadDim + 4 * lane;
     look();
   }
-  /// Where it was not there yet: its words (two values) are 0 until they are written.
+  /// Asks again until it is there, where it was announced: its words (two values) are 0 until they are written.
   __device__ void wait() {
     while (min(min(low_.x, low_.y), min(high_.x, high_.y)) == 0) look();
   }

@@ -177,9 +177,7 @@ void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size,
     sets.emplace_back(seqs, length, 1, kv_heads, block_size, fp8);
   const std::size_t q_bytes = static_cast<std::size_t>(seqs) * heads * kHeadDim * 2;
   void *q = random_memory(q_bytes, false), *out = random_memory(q_bytes, false), *workspace;
-  const std::size_t workspace_bytes = decode_attention_workspace_bytes(seqs, heads, kv_heads);
-  CHECK_CUDA(cudaMalloc(&workspace, workspace_bytes));
-  CHECK_CUDA(cudaMemset(workspace, 0, workspace_bytes));
+  CHECK_CUDA(cudaMalloc(&workspace, decode_attention_workspace_bytes(seqs, heads, kv_heads)));
   const int count = static_cast<int>(sets.size());
   const auto of_set = [&](const Paged& set) {
     return DecodeAttention{q, out, heads, set.cache, set.batch, length, workspace};
@@ -199,7 +197,6 @@ void bench_decode(int seqs, int length, int kv_heads, int heads, int block_size,
       gather_kernel<<<264 / items * items, 512, 0, stream>>>(set.cache, set.batch, length, fp8 ? 128 : 256,
                                                              static_cast<uint32_t*>(workspace));
     });
-    CHECK_CUDA(cudaMemset(workspace, 0, workspace_bytes));
   }
   for (Paged& set : sets) set.release();
   cudaFree(q);
